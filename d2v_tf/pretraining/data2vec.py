@@ -1,0 +1,292 @@
+"""data2vec's learning rule: a student predicts what its own past sees without the mask."""
+
+import keras
+import tensorflow as tf
+from keras import ops
+
+from d2v_tf.backbones.transformer import FEATURE_KINDS
+from d2v_tf.pretraining.ema import ema_decay, update_teacher
+from d2v_tf.pretraining.targets import (
+    TARGET_NORMS,
+    average_targets,
+    deviation,
+    moment_sums,
+    regression_loss,
+)
+
+
+class Data2Vec(keras.Model):
+    """Pre-trains a backbone by masked regression of an EMA teacher's averaged blocks.
+
+    The whole rule of arXiv 2202.03555. Student and teacher share the frontend, which is evaluated
+    once a step; only the Transformer encoder has an EMA copy, kept in float32. The teacher sees
+    the unmasked features in inference mode. Head, targets and loss exist at masked positions only.
+
+    A batch is a dict: the backbone's inputs (a backbone of a single input: under that input's
+    name, `"images"`) and `"mask"`, bool `[B, T]`, True = hidden from the student. An input that
+    differs for the teacher comes twice, the teacher's under `"target_" + name`.
+
+    Args:
+        student: a `Data2VecBackbone`.
+        num_target_layers: int. K, the number of last teacher blocks that are averaged.
+        target_features: `"ffn"`, the feed-forward output before the block's last residual
+            connection, or `"block"`, the block's output.
+        target_norm: `"instance"`, `"layer"`, `"batch"` or `None`.
+        normalize_average: bool. Normalise the average once more.
+        loss_beta: float. Threshold of smooth L1; 0 is squared error.
+        loss_scale: optional float. Defaults to `1 / sqrt(D)`.
+        ema: (tau_0, tau_e, tau_n). The decay rises linearly from the first to the second over the
+            first tau_n updates.
+        head_layers: 1 (linear) or 2 (linear D -> 2 D, GELU, linear 2 D -> D).
+        max_masked: optional int. The most masked positions in an example, fixed so that shapes are
+            static; positions past it would be left out of the loss. Defaults to T.
+        accumulate: int. Micro-batches that an update's batch is computed in, one after the other.
+            The result does not depend on it: the loss is divided by the masked positions of the
+            whole batch.
+
+    Raises:
+        ValueError: for arguments outside these.
+
+    Example:
+    ```python
+    model = d2v_tf.Data2Vec(backbone, num_target_layers=4, target_norm="layer", loss_beta=2.0,
+                            normalize_average=True, ema=(0.99, 0.999, 1000))
+    model.compile(keras.optimizers.AdamW(1e-3))
+    model.fit(dataset, steps_per_epoch=2000)  # logs: loss, target_var, pred_var, ...
+    ```
+    """
+
+    def __init__(
+        self,
+        student,
+        num_target_layers,
+        target_features="ffn",
+        target_norm="layer",
+        normalize_average=False,
+        loss_beta=0.0,
+        loss_scale=None,
+        ema=(0.999, 0.9999, 30000),
+        head_layers=1,
+        max_masked=None,
+        accumulate=1,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        num_blocks = len(student.encoder.blocks)
+        if not 1 <= num_target_layers <= num_blocks:
+            raise ValueError(
+                f"num_target_layers must be between 1 and the student's {num_blocks} blocks. "
+                f"Received: {num_target_layers}"
+            )
+        if target_features not in FEATURE_KINDS:
+            raise ValueError(
+                f"target_features must be one of {FEATURE_KINDS}. Received: {target_features!r}"
+            )
+        if target_norm not in TARGET_NORMS:
+            raise ValueError(
+                f"target_norm must be one of {TARGET_NORMS}. Received: {target_norm!r}"
+            )
+        if head_layers not in (1, 2):
+            raise ValueError(f"head_layers must be 1 or 2. Received: {head_layers!r}")
+        if loss_beta < 0:
+            raise ValueError(f"loss_beta must be at least 0. Received: {loss_beta}")
+        tau_0, tau_e, tau_n = ema
+        if not (0 <= tau_0 <= 1 and 0 <= tau_e <= 1 and tau_n >= 0):
+            raise ValueError(
+                f"ema must be (tau_0, tau_e, tau_n) with both taus in [0, 1]. Received: {ema}"
+            )
+        self.student = student
+        self.num_target_layers = num_target_layers
+        self.target_features = target_features
+        self.target_norm = target_norm
+        self.normalize_average = normalize_average
+        self.loss_beta = loss_beta
+        self.loss_scale = loss_scale
+        self.ema = (tau_0, tau_e, tau_n)
+        self.head_layers = head_layers
+        self.max_masked = max_masked
+        self.accumulate = accumulate
+
+        dim = student.output_shape[-1]
+        self.teacher = type(student.encoder).from_config(
+            {**student.encoder.get_config(), "name": "teacher"}
+        )
+        self.teacher.build((None, student.output_shape[1], dim))
+        self.teacher.trainable = False  # after build: it reaches only layers that exist
+        self.reset_teacher()
+        widths = [dim] if head_layers == 1 else [2 * dim, dim]
+        self.head = keras.Sequential(
+            [
+                keras.layers.Dense(
+                    width,
+                    activation="gelu" if i + 1 < len(widths) else None,
+                    kernel_initializer=keras.initializers.TruncatedNormal(stddev=0.02),
+                    dtype=student.dtype_policy,
+                    name=f"dense_{i}",
+                )
+                for i, width in enumerate(widths)
+            ],
+            name="head",
+        )
+        self.head.build((None, None, dim))
+        self.built = True
+
+    def reset_teacher(self):
+        """Makes the teacher a copy of the student, as at the start of a run."""
+        for target, source in zip(self.teacher.weights, self.student.encoder.weights, strict=True):
+            target.assign(source)
+
+    def call(self, batch, training=False):
+        return self.predictions(batch, training=training)
+
+    def predictions(self, batch, training=False):
+        """The student's predictions at every position: float32 `[B, T, D]`."""
+        embedded = self.student.frontend(self._inputs(batch), training=training)
+        hidden = self._student_hidden(embedded, batch["mask"], training)
+        return self._predict(hidden)
+
+    def targets(self, batch):
+        """The regression targets at every position: float32 `[B, T, D]`."""
+        embedded = self.student.frontend(self._target_inputs(batch), training=False)
+        blocks = self._teacher_blocks(embedded)
+        return average_targets(
+            blocks, self.target_norm, self.normalize_average, embedded.get("padding_mask")
+        )
+
+    def train_step(self, batch):
+        """One update of the student and one step of the EMA. Returns the logs."""
+        decay = ema_decay(self.optimizer.iterations, *self.ema)
+        learning_rate = ops.convert_to_tensor(self.optimizer.learning_rate)
+        # The divisor is known before the first forward pass, so micro-batches add up exactly.
+        total = tf.maximum(tf.reduce_sum(tf.cast(batch["mask"], tf.float32)), 1.0)
+        if self.accumulate == 1:
+            gradients, sums = self._gradients(batch, total)
+        else:
+            gradients, sums = self._accumulated_gradients(batch, total)
+        self.optimizer.apply(gradients, self.trainable_variables)
+        update_teacher(self.teacher.weights, self.student.encoder.weights, decay)
+        return {
+            "loss": sums["loss"],
+            "target_var": deviation(sums["targets"]),
+            "pred_var": deviation(sums["predictions"]),
+            "ema_decay": decay,
+            "learning_rate": learning_rate,
+        }
+
+    def _gradients(self, batch, total):
+        """Gradients of the loss summed over `batch` divided by `total`, and the sums to log."""
+        with tf.GradientTape() as tape:
+            predictions, targets, weights = self._masked_regression(batch)
+            losses = regression_loss(predictions, targets, self.loss_beta, self.loss_scale)
+            loss = tf.reduce_sum(losses * weights) / total
+        gradients = tape.gradient(loss, [v.value for v in self.trainable_variables])
+        gradients = [tf.convert_to_tensor(g) for g in gradients]
+        return gradients, {
+            "loss": loss,
+            "targets": moment_sums(targets, weights),
+            "predictions": moment_sums(predictions, weights),
+        }
+
+    def _accumulated_gradients(self, batch, total):
+        micro_batches = tf.nest.map_structure(self._split, batch)
+
+        def add_micro_batch(i, running):
+            micro_batch = tf.nest.map_structure(lambda x: x[i], micro_batches)
+            new = self._gradients(micro_batch, total)
+            return i + 1, tf.nest.map_structure(tf.add, running, new)
+
+        dim = self.student.output_shape[-1]
+        zeros = (
+            [tf.zeros(v.shape, v.dtype) for v in self.trainable_variables],
+            {
+                "loss": tf.zeros([]),
+                "targets": tf.zeros([3, dim]),
+                "predictions": tf.zeros([3, dim]),
+            },
+        )
+        _, result = tf.while_loop(
+            lambda i, _: i < self.accumulate,
+            add_micro_batch,
+            (tf.constant(0), zeros),
+            parallel_iterations=1,
+        )
+        return result
+
+    def _split(self, x):
+        if x.shape[0] % self.accumulate:
+            raise ValueError(
+                f"accumulate must divide the batch. "
+                f"Received: accumulate={self.accumulate}, a batch of {x.shape[0]}"
+            )
+        return tf.reshape(x, (self.accumulate, x.shape[0] // self.accumulate, *x.shape[1:]))
+
+    def _masked_regression(self, batch):
+        """Predictions and targets at masked positions, float32 `[B, M, D]`, weights `[B, M]`."""
+        mask = batch["mask"]
+        gather, weights = self._masked_positions(mask)
+        embedded = target_embedded = self.student.frontend(self._inputs(batch), training=True)
+        if self._has_target_inputs(batch):
+            target_embedded = self.student.frontend(self._target_inputs(batch), training=False)
+
+        blocks = self._teacher_blocks(target_embedded)
+        if self.target_norm in (None, "layer"):  # no position's target depends on another's
+            blocks = [gather(block) for block in blocks]
+            targets = average_targets(blocks, self.target_norm, self.normalize_average)
+        else:
+            targets = gather(
+                average_targets(
+                    blocks,
+                    self.target_norm,
+                    self.normalize_average,
+                    target_embedded.get("padding_mask"),
+                )
+            )
+        hidden = self._student_hidden(embedded, mask, training=True)
+        return self._predict(gather(hidden)), targets, weights
+
+    def _masked_positions(self, mask):
+        """A function `[B, T, D]` -> `[B, M, D]` that picks masked positions, and their weights."""
+        length = mask.shape[1]
+        num_positions = length if self.max_masked is None else min(self.max_masked, length)
+        present, positions = tf.math.top_k(tf.cast(mask, tf.int32), num_positions)  # [B, M]
+        # A product with one-hot rows: exact, and its gradient is a product too, where a gather's
+        # is a scatter, which is slow under XLA.
+        one_hot = tf.one_hot(positions, length)  # [B, M, T]
+        gather = lambda x: tf.matmul(tf.cast(one_hot, x.dtype), x)  # noqa: E731
+        return gather, tf.cast(present, tf.float32)
+
+    def _student_hidden(self, embedded, mask, training):
+        """The student's last block, `[B, T, D]`, with the masked positions hidden from it."""
+        student, padding_mask = self.student, embedded.get("padding_mask")
+        features = embedded["features"]
+        if student.mask_token is not None:
+            features = student.mask_token(features, mask)
+        features = student.positions(features, padding_mask, training=training)
+        hidden = student.encoder(features, padding_mask, training=training)
+        return hidden[:, student.num_prefix_tokens :]
+
+    def _predict(self, hidden):
+        if self.student.final_norm is not None:
+            hidden = self.student.final_norm(hidden)
+        return ops.cast(self.head(hidden), "float32")
+
+    def _teacher_blocks(self, embedded):
+        """The last K teacher blocks, each `[B, T, D]`, from unmasked features."""
+        student, padding_mask = self.student, embedded.get("padding_mask")
+        features = ops.stop_gradient(embedded["features"])
+        features = student.positions(features, padding_mask, training=False)
+        _, blocks = self.teacher(
+            features, padding_mask, training=False, features=self.target_features
+        )
+        return [block[:, student.num_prefix_tokens :] for block in blocks[-self.num_target_layers :]]
+
+    def _inputs(self, batch):
+        names = self.student.input_names
+        return batch[names[0]] if len(names) == 1 else {name: batch[name] for name in names}
+
+    def _has_target_inputs(self, batch):
+        return any(f"target_{name}" in batch for name in self.student.input_names)
+
+    def _target_inputs(self, batch):
+        names = self.student.input_names
+        return self._inputs({name: batch.get(f"target_{name}", batch[name]) for name in names})

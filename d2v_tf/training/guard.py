@@ -1,0 +1,53 @@
+"""Stops a run that has gone wrong, before it wastes a week."""
+
+import math
+
+import keras
+
+
+class RunStopped(RuntimeError):
+    """A run that was stopped because it cannot get well; the message says why and what to try."""
+
+
+class HealthGuard(keras.callbacks.Callback):
+    """Stops on a loss that is no number, and on collapse.
+
+    Collapse: targets or predictions that hardly differ over the masked positions. The reference
+    implementation stops after 5,000 updates where target_var < 0.1 or pred_var < 0.01.
+
+    Args:
+        start: int. Updates made before this fit.
+        after_steps: int. Updates before which the variances are not looked at.
+        min_target_var, min_pred_var: floats. The lowest healthy values.
+
+    Raises:
+        RunStopped: from the batch where it happens.
+    """
+
+    def __init__(self, start, after_steps, min_target_var, min_pred_var):
+        super().__init__()
+        self.start = start
+        self.after_steps = after_steps
+        self.minimum = {"target_var": min_target_var, "pred_var": min_pred_var}
+
+    def on_train_batch_end(self, batch, logs=None):
+        step = self.start + batch + 1
+        loss = float(logs["loss"])
+        if not math.isfinite(loss):
+            raise RunStopped(
+                f"The loss is {loss} at step {step}. The last good checkpoint is kept. Try a lower "
+                "optimizer.learning_rate, a longer schedule.warmup_steps, "
+                "optimizer.global_clipnorm (3, say), or precision=float32."
+            )
+        if step <= self.after_steps:
+            return
+        for name, minimum in self.minimum.items():
+            value = float(logs[name])
+            if value < minimum:
+                raise RunStopped(
+                    f"Collapse: {name} is {value:.4g} at step {step}, below guard.min_{name}="
+                    f"{minimum:g}: all positions get almost the same "
+                    f"{'target' if name == 'target_var' else 'prediction'}. Try a lower "
+                    "optimizer.learning_rate, a longer schedule.warmup_steps, a higher "
+                    "data2vec.ema (the first two numbers), or more data2vec.num_target_layers."
+                )

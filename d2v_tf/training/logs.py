@@ -1,0 +1,164 @@
+"""What a run writes down while it trains: `metrics.jsonl`, TensorBoard, and one live line."""
+
+import json
+import os
+import time
+
+import keras
+import numpy as np
+import tensorflow as tf
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+SHOWN = ("loss", "target_var", "pred_var")
+
+
+class Speedometer:
+    """Examples per second of training alone: compilation, probes and checkpoints stay out."""
+
+    def __init__(self, batch_size):
+        self.batch_size = batch_size
+        self.seconds, self.steps = 0.0, 0
+        self.per_second = None
+        self._step_seconds = None
+        self._began = None
+
+    def begin(self):
+        self._began = time.perf_counter()
+
+    def end(self):
+        """Counts one step; the first one compiles and is left out."""
+        elapsed = time.perf_counter() - self._began
+        if self._step_seconds is None:
+            self._step_seconds = 0.0
+            return
+        self.seconds += elapsed
+        self.steps += 1
+        # The mean over about the last 100 steps: steady, yet it follows a machine that slows down.
+        weight = max(1 / self.steps, 0.01)
+        self._step_seconds += weight * (elapsed - self._step_seconds)
+        self.per_second = self.batch_size / self._step_seconds
+
+    def seconds_left(self, steps):
+        """Seconds that `steps` more steps will take, or `None` before the second one."""
+        return None if self.per_second is None else steps * self._step_seconds
+
+
+class RunLog(keras.callbacks.Callback):
+    """Logs every `log_every` steps to the run's folder and keeps the terminal up to date.
+
+    Args:
+        workdir: str. `metrics.jsonl` and `tensorboard/` go there.
+        start: int. Updates made before this fit.
+        steps: int. Updates of the whole run.
+        batch_size: int. Examples an update.
+        log_every: int. Updates between two logged ones.
+        counts: callable without arguments, a dict of further numbers to log (skipped examples).
+        console: `rich` console; a bar where it is a terminal, plain lines elsewhere.
+    """
+
+    def __init__(self, workdir, start, steps, batch_size, log_every, counts, console=None):
+        super().__init__()
+        self.path = os.path.join(workdir, "metrics.jsonl")
+        self.start, self.steps = start, steps
+        self.log_every = log_every
+        self.counts = counts
+        self.console = console or Console()
+        self.speed = Speedometer(batch_size)
+        self.writer = tf.summary.create_file_writer(os.path.join(workdir, "tensorboard"))
+        self.bar = None
+
+    def on_train_begin(self, logs=None):
+        if self.console.is_terminal:
+            self.bar = Progress(
+                TextColumn("step"),
+                MofNCompleteColumn(),
+                BarColumn(),
+                TextColumn("{task.fields[status]}"),
+                console=self.console,
+            )
+            self.task = self.bar.add_task(
+                "train", total=self.steps, completed=self.start, status="compiling"
+            )
+            self.bar.start()
+
+    def on_train_batch_begin(self, batch, logs=None):
+        self.speed.begin()
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.speed.end()
+        step = self.start + batch + 1
+        due = step % self.log_every == 0 or step in (self.start + 1, self.steps)
+        if self.bar is not None:
+            self.bar.update(self.task, completed=step, status=self._status(step, logs))
+        elif due:
+            self.console.print(f"step {step}/{self.steps}  {self._status(step, logs)}")
+        if due:
+            self._write(step, logs)
+
+    def stop(self):
+        """Leaves the terminal clean; also after an error inside the fit."""
+        if self.bar is not None:
+            self.bar.stop()
+            self.bar = None
+        self.writer.close()
+
+    def on_train_end(self, logs=None):
+        self.stop()
+
+    def _write(self, step, logs):
+        record = {name: float(value) for name, value in logs.items()}
+        record["examples_per_second"] = self.speed.per_second
+        record.update(self.counts())
+        append_json(self.path, {"step": step, **record})
+        with self.writer.as_default(step=step):
+            for name, value in record.items():
+                if value is not None:
+                    tf.summary.scalar(name, value)
+
+    def _status(self, step, logs):
+        parts = [f"{name} {float(logs[name]):.4f}" for name in SHOWN]
+        if self.speed.per_second is not None:
+            parts.append(f"{self.speed.per_second:.0f} examples/s")
+            left = self.speed.seconds_left(self.steps - step)
+            parts.append(f"{format_seconds(left)} left")
+        return "  ".join(parts)
+
+
+def format_seconds(seconds):
+    """`75` -> `1:15`, `3700` -> `1:01:40`."""
+    seconds = int(round(seconds))
+    hours, minutes, seconds = seconds // 3600, seconds // 60 % 60, seconds % 60
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+
+
+def append_json(path, record):
+    """Appends one JSON object as a line; NumPy numbers become Python's."""
+    plain = {k: v.item() if isinstance(v, np.generic) else v for k, v in record.items()}
+    with open(path, "a", encoding="utf-8") as file:
+        file.write(json.dumps(plain) + "\n")
+
+
+def read_json_lines(path):
+    """The objects of a file of JSON lines, oldest first; a half-written last line is left out."""
+    if not os.path.exists(path):
+        return []
+    records = []
+    with open(path, encoding="utf-8") as file:
+        for line in file:
+            try:
+                records.append(json.loads(line))
+            except json.JSONDecodeError:  # the run was killed while writing it
+                continue
+    return records
+
+
+def drop_records_after(path, step):
+    """Drops what a killed run logged past the checkpoint that it resumes from."""
+    if not os.path.exists(path):
+        return
+    kept = [record for record in read_json_lines(path) if record["step"] <= step]
+    temporary = f"{path}.tmp"
+    with open(temporary, "w", encoding="utf-8") as file:
+        file.writelines(json.dumps(record) + "\n" for record in kept)
+    os.replace(temporary, path)

@@ -1,0 +1,36 @@
+"""Installs d2v_tf; `pip install -e .[test]` for development."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+setup(
+    name="d2v_tf",
+    version="0.1.0",
+    description="data2vec for TensorFlow and Keras 3: self-supervised vision, speech and text",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=find_packages(include=["d2v_tf", "d2v_tf.*"]),
+    install_requires=[
+        "absl-py",
+        "keras>=3.15,<4",
+        "keras-nlp>=0.32",  # installs keras-hub, the import that is used
+        "numpy",
+        "pydantic>=2",
+        "pyyaml",
+        "rich",
+        "scikit-learn",  # the embedded digits and the probes
+        "tensorboard",
+        "tensorflow>=2.20,<2.22",  # TPU wheels stop at 2.20
+        "tensorflow-datasets>=4.9.10",
+        "tensorflow-text>=2.20,<2.22",
+    ],
+    extras_require={
+        # Its native decoders need TensorFlow 2.16; see README.md.
+        "audio-io": ["tensorflow-io>=0.37"],
+        "test": ["pillow", "pytest"],
+        "dev": ["pillow", "pre-commit", "pytest", "ruff"],
+    },
+)
