@@ -2,10 +2,13 @@
 
 import re
 
+import keras
 import tensorflow as tf
 
+from d2v_tf.errors import UserError
 
-class CheckpointError(ValueError):
+
+class CheckpointError(UserError):
     """A checkpoint that cannot be used, with what to do about it."""
 
 
@@ -120,3 +123,31 @@ def all_finite(variables):
     """Whether no variable holds a NaN or an infinite number."""
     floats = [v for v in variables if v.dtype.is_floating]
     return bool(tf.reduce_all([tf.reduce_all(tf.math.is_finite(v)) for v in floats]))
+
+
+class Checkpointer(keras.callbacks.Callback):
+    """Saves every `every` updates and after the last one.
+
+    Args:
+        checkpoints: `Checkpoints`.
+        start: int. Updates made before this fit.
+        steps: int. Updates of the whole run.
+        every: int. Updates between two checkpoints.
+    """
+
+    def __init__(self, checkpoints, start, steps, every):
+        super().__init__()
+        self.checkpoints = checkpoints
+        self.step = self.saved = start
+        self.steps, self.every = steps, every
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.step += 1
+        if self.step % self.every == 0 or self.step == self.steps:
+            self.save_now()
+
+    def save_now(self):
+        """Saves unless this step is saved already. Returns the step that is on disk."""
+        if self.step > self.saved and self.checkpoints.save(self.step):
+            self.saved = self.step
+        return self.saved

@@ -4,8 +4,10 @@ import math
 
 import keras
 
+from d2v_tf.errors import UserError
 
-class RunStopped(RuntimeError):
+
+class RunStopped(UserError):
     """A run that was stopped because it cannot get well; the message says why and what to try."""
 
 
@@ -17,18 +19,18 @@ class HealthGuard(keras.callbacks.Callback):
 
     Args:
         start: int. Updates made before this fit.
-        after_steps: int. Updates before which the variances are not looked at.
-        min_target_var, min_pred_var: floats. The lowest healthy values.
+        guard: a recipe's `guard` group: `after_steps`, the updates before which the variances are
+            not looked at, and `min_target_var` and `min_pred_var`, the lowest healthy values.
 
     Raises:
         RunStopped: from the batch where it happens.
     """
 
-    def __init__(self, start, after_steps, min_target_var, min_pred_var):
+    def __init__(self, start, guard):
         super().__init__()
         self.start = start
-        self.after_steps = after_steps
-        self.minimum = {"target_var": min_target_var, "pred_var": min_pred_var}
+        self.after_steps = guard.after_steps
+        self.minimum = {"target_var": guard.min_target_var, "pred_var": guard.min_pred_var}
 
     def on_train_batch_end(self, batch, logs=None):
         step = self.start + batch + 1

@@ -96,15 +96,12 @@ class RunLog(keras.callbacks.Callback):
         if due:
             self._write(step, logs)
 
-    def stop(self):
-        """Leaves the terminal clean; also after an error inside the fit."""
+    def close(self):
+        """Ends the bar and the files; also after an error inside the fit."""
         if self.bar is not None:
             self.bar.stop()
             self.bar = None
         self.writer.close()
-
-    def on_train_end(self, logs=None):
-        self.stop()
 
     def _write(self, step, logs):
         record = {name: float(value) for name, value in logs.items()}

@@ -1,0 +1,154 @@
+"""One pre-training run, from recipe to preset."""
+
+import os
+
+import keras
+import tensorflow as tf
+from rich.console import Console
+from rich.table import Table
+
+from d2v_tf.pretraining.data2vec import Data2Vec
+from d2v_tf.training.checkpoints import Checkpointer, Checkpoints
+from d2v_tf.training.evidence import Evidence
+from d2v_tf.training.guard import HealthGuard
+from d2v_tf.training.logs import RunLog, drop_records_after
+from d2v_tf.training.modalities import MODALITIES
+from d2v_tf.training.optimizer import build_optimizer
+from d2v_tf.training.precision import POLICIES, resolve_precision, resolve_xla
+from d2v_tf.training.workdir import open_workdir
+
+
+def build_model(recipe):
+    """Builds a recipe's `Data2Vec` with its optimizer, ready to fit.
+
+    Seeds Python, NumPy and Keras with `recipe.seed` first, so equal recipes give equal weights.
+
+    Args:
+        recipe: a resolved `Recipe`.
+
+    Returns:
+        A compiled `Data2Vec`.
+    """
+    modality = MODALITIES[recipe.modality]
+    precision = resolve_precision(recipe.precision)
+    keras.utils.set_random_seed(recipe.seed)
+    backbone = modality.backbone(**recipe.model.model_dump(), dtype=POLICIES[precision])
+    model = Data2Vec(
+        backbone,
+        **recipe.data2vec.model_dump(),
+        max_masked=modality.max_masked(recipe),
+        accumulate=recipe.accumulate,
+    )
+    model.compile(
+        build_optimizer(recipe, model.trainable_variables),
+        jit_compile=resolve_xla(recipe.xla, precision),
+    )
+    return model
+
+
+def pretrain(recipe, workdir, console=None, published_batch_size=None):
+    """Pre-trains a backbone and leaves it, with all that it takes to continue, in a folder.
+
+    The folder decides how the run starts: from its newest readable checkpoint if it has one, from
+    scratch otherwise. A resumed run goes on as if it had not stopped.
+
+    Args:
+        recipe: a resolved `Recipe`.
+        workdir: str. Gets `config.yaml`, `metrics.jsonl`, `probes.jsonl`, `tensorboard/`,
+            `checkpoints/` and `preset/`.
+        console: optional `rich` console for everything that is printed.
+        published_batch_size: optional int. The recipe file's batch, named where this one differs.
+
+    Returns:
+        The pre-trained backbone.
+
+    Raises:
+        WorkdirError, CheckpointError, DataError, RunStopped: each says what to do about it.
+    """
+    console = console or Console()
+    with open_workdir(workdir, recipe):
+        data = MODALITIES[recipe.modality].open_data(recipe)
+        model = build_model(recipe)
+        backbone = model.student
+        evidence_sets = data.evidence_sets()
+        print_summary(console, recipe, model, data, published_batch_size)
+
+        checkpoints = Checkpoints(
+            os.path.join(workdir, "checkpoints"), model, recipe.keep_checkpoints
+        )
+        evidence = Evidence(workdir, console, evidence_sets) if evidence_sets else None
+        start, passed_over = checkpoints.restore()
+        for line in passed_over:
+            console.print(f"[yellow]warning:[/] {line}; trying the one before")
+        if start:
+            console.print(f"resuming after step {start}")
+        drop_records_after(os.path.join(workdir, "metrics.jsonl"), start)
+        if evidence:
+            drop_records_after(evidence.path, start)
+            if not start:
+                evidence.measure_baselines(backbone)
+
+        log = RunLog(
+            workdir, start, recipe.steps, recipe.batch_size, recipe.log_every, data.counts, console
+        )
+        checkpointer = Checkpointer(checkpoints, start, recipe.steps, recipe.checkpoint_every)
+        callbacks = [HealthGuard(start, recipe.guard), log, checkpointer]
+        if evidence and recipe.probe_every:
+            callbacks.append(evidence.every(recipe.probe_every, start))
+        if start < recipe.steps:
+            try:
+                model.fit(
+                    data.batches(start),
+                    steps_per_epoch=recipe.steps - start,
+                    epochs=1,
+                    verbose=0,
+                    callbacks=callbacks,
+                )
+            except KeyboardInterrupt:
+                checkpointer.save_now()
+                raise
+            except tf.errors.OpError as error:
+                # An error inside the input pipeline reaches us wrapped in TensorFlow's own.
+                raise data.explain(error) from error
+            finally:
+                log.close()
+
+        if evidence:
+            evidence.measure(backbone, recipe.steps)
+            evidence.print_table()
+        preset = os.path.join(workdir, "preset")
+        backbone.save_to_preset(preset)
+        data.save_preprocessing(preset)
+        console.print(f"backbone: {preset}")
+        return backbone
+
+
+def print_summary(console, recipe, model, data, published_batch_size=None):
+    """Prints what is about to run: model, data, effective batch, length."""
+    backbone = model.student
+    shape = recipe.model
+    precision = resolve_precision(recipe.precision)
+    compiler = "XLA" if resolve_xla(recipe.xla, precision) else "graph"
+    epochs = recipe.steps * recipe.batch_size / data.num_examples
+    rows = {
+        "model": (
+            f"{type(backbone).__name__}, {shape.num_layers} blocks of width {shape.hidden_dim}, "
+            f"{backbone.count_params():,} parameters"
+        ),
+        "data": f"{data.name}, {data.num_examples:,} examples",
+        "batch": f"{recipe.batch_size} examples an update" + (
+            f", in {recipe.accumulate} parts" if recipe.accumulate > 1 else ""
+        ),
+        "length": f"{recipe.steps:,} updates, {epochs:,.1f} epochs",
+        "numbers": f"{precision}, {compiler}",
+    }
+    table = Table.grid(padding=(0, 2))
+    for name, value in rows.items():
+        table.add_row(name, value)
+    console.print(table)
+    if published_batch_size not in (None, recipe.batch_size):
+        console.print(
+            f"[yellow]warning:[/] the recipe is for batches of {published_batch_size}, not "
+            f"{recipe.batch_size}. Results depend on it: keep it by --set accumulate=N with "
+            f"batch_size={published_batch_size}, or tune the learning rate and EMA anew."
+        )

@@ -1,0 +1,58 @@
+"""Pre-trains a data2vec backbone: python tools/pretrain.py --modality=vision --help."""
+
+import os
+import sys
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow starts: its banner
+from absl import app, flags  # noqa: E402
+
+CONFIGS = Path(__file__).resolve().parent.parent / "configs" / "pretrain"
+
+FLAGS = flags.FLAGS
+flags.DEFINE_enum("modality", None, ["vision"], "What to pre-train on.", required=True)
+flags.DEFINE_string(
+    "config", None, "Recipe, a YAML file. Default: configs/pretrain/MODALITY_tiny.yaml."
+)
+flags.DEFINE_string(
+    "data",
+    None,
+    "Where the examples come from: builtin, folder:PATH, tfds:NAME[/CONFIG][:SPLIT] or "
+    "tfrecord:GLOB. Default: what the recipe says.",
+)
+flags.DEFINE_string("workdir", None, "Folder of the run. Default: runs/NAME_OF_THE_RECIPE.")
+flags.DEFINE_multi_string(
+    "set", [], "A key of the recipe, as in --set optimizer.learning_rate=0.001; may be repeated."
+)
+
+
+def main(argv):
+    if len(argv) > 1:
+        raise app.UsageError(f"unexpected argument: {argv[1]}")
+    # Imported late, so that --help and a wrong flag answer at once.
+    from rich.console import Console
+
+    from d2v_tf.config import load_recipe
+    from d2v_tf.errors import UserError
+
+    console = Console(highlight=False, soft_wrap=True)
+    config = FLAGS.config or str(CONFIGS / f"{FLAGS.modality}_tiny.yaml")
+    overrides = list(FLAGS.set)
+    if FLAGS.data:
+        overrides.append(f"data.source={FLAGS.data}")
+    workdir = FLAGS.workdir or os.path.join("runs", Path(config).stem)
+    try:
+        recipe = load_recipe(config, overrides)
+        from d2v_tf.training.pretrain import pretrain
+
+        pretrain(recipe, workdir, console, load_recipe(config).batch_size)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print(f"stopped; the same command continues the run in {workdir}", file=sys.stderr)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    app.run(main)
