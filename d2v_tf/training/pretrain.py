@@ -136,9 +136,8 @@ def print_summary(console, recipe, model, data, published_batch_size=None):
             f"{backbone.count_params():,} parameters"
         ),
         "data": f"{data.name}, {data.num_examples:,} examples",
-        "batch": f"{recipe.batch_size} examples an update" + (
-            f", in {recipe.accumulate} parts" if recipe.accumulate > 1 else ""
-        ),
+        "batch": f"{recipe.batch_size} examples an update"
+        + (f", in {recipe.accumulate} parts" if recipe.accumulate > 1 else ""),
         "length": f"{recipe.steps:,} updates, {epochs:,.1f} epochs",
         "numbers": f"{precision}, {compiler}",
     }
