@@ -6,7 +6,7 @@ import tensorflow as tf
 
 # BEiT gives up on a block after this many draws, and then on the mask.
 MAX_ATTEMPTS = 10
-# Draws prepared for one mask. A mask of 196 patches takes 31 on average, 1 in 100,000 more than 100.
+# Draws prepared for one mask; block_mask's test measures how many a mask takes.
 MAX_DRAWS = 160
 
 
@@ -62,7 +62,9 @@ def block_mask(shape, seed, ratio=0.6, num_masked=None, min_block=16, max_aspect
             f"The quota must be between 1 and the {height * width} patches. Received: {quota}"
         )
     if not 0 < min_block <= quota:
-        raise ValueError(f"min_block must be between 1 and the quota {quota}. Received: {min_block}")
+        raise ValueError(
+            f"min_block must be between 1 and the quota {quota}. Received: {min_block}"
+        )
     seed = tf.convert_to_tensor(seed)
     seeds = seed[None] if seed.shape.rank == 1 else seed
     masks = _block_masks(seeds, height, width, quota, float(min_block), math.log(max_aspect))

@@ -86,7 +86,7 @@ class SelfAttention(keras.layers.Layer):
         self.output_dense.build(input_shape)
 
     def call(self, x, logit_bias=None, training=None):
-        """`x` is `[B, T, D]`; `logit_bias` is added to the logits and broadcasts to `[B, H, T, T]`."""
+        """`x` is `[B, T, D]`; `logit_bias` broadcasts to the logits, `[B, H, T, T]`."""
         length, dim = ops.shape(x)[1], self.num_heads * self.head_dim
         key_bias = self.key_bias_weight if self.key_bias else ops.zeros_like(self.query_bias)
         bias = ops.concatenate([self.query_bias, key_bias, self.value_bias])

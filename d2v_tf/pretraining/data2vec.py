@@ -278,7 +278,9 @@ class Data2Vec(keras.Model):
         _, blocks = self.teacher(
             features, padding_mask, training=False, features=self.target_features
         )
-        return [block[:, student.num_prefix_tokens :] for block in blocks[-self.num_target_layers :]]
+        return [
+            block[:, student.num_prefix_tokens :] for block in blocks[-self.num_target_layers :]
+        ]
 
     def _inputs(self, batch):
         names = self.student.input_names

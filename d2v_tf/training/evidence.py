@@ -37,7 +37,7 @@ class Evidence:
         self._record(step, of, probe(train, test))
 
     def every(self, steps, start):
-        """A Keras callback that measures every `steps` updates; `start` were made before the fit."""
+        """A Keras callback that measures every `steps` updates, `start` of them made before."""
         return _MeasureEvery(self, steps, start)
 
     def print_table(self):
