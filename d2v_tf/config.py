@@ -101,6 +101,7 @@ class VisionData(Group):
     tfds_dir: str | None = None
     max_bad: Fraction = 0.01
     shuffle: bool = True
+    probe_examples: Positive = 10000
     crop_scale: tuple[Annotated[float, Field(gt=0, le=1)], Annotated[float, Field(gt=0, le=1)]] = (
         0.08,
         1.0,

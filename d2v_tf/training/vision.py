@@ -1,15 +1,138 @@
 """The vision data of a run: batches for training, labelled sets for the probes."""
 
+import keras
+import numpy as np
+from keras_hub.layers import ImageConverter
+
+from d2v_tf.backbones.vision import Data2VecVisionBackbone
+from d2v_tf.data.reading import BadFiles
+from d2v_tf.data.sources import open_source
+from d2v_tf.data.vision import evaluation_dataset, pretraining_dataset
 from d2v_tf.masking import num_masked_patches
+
+
+@keras.saving.register_keras_serializable(package="d2v_tf")
+class Data2VecImageConverter(ImageConverter):
+    """Resizes and normalises images as they were in pre-training; part of a preset.
+
+    Input: `[B, H, W, C]` with values from 0 to 255. Output: what the backbone is called with.
+    """
+
+    backbone_cls = Data2VecVisionBackbone
 
 
 def max_masked_patches(recipe):
     """The quota of masked patches in an image."""
     if recipe.mask.num_masked is not None:
         return recipe.mask.num_masked
-    return num_masked_patches(_grid(recipe), recipe.mask.ratio)
-
-
-def _grid(recipe):
     height, width, _ = recipe.model.image_shape
-    return height // recipe.model.patch_size, width // recipe.model.patch_size
+    patch = recipe.model.patch_size
+    return num_masked_patches((height // patch, width // patch), recipe.mask.ratio)
+
+
+class VisionData:
+    """What a run reads.
+
+    Args:
+        recipe: a `VisionRecipe`.
+        warn: callable(str), for a file that is skipped.
+
+    Raises:
+        DataError: where the source cannot be opened.
+    """
+
+    def __init__(self, recipe, warn):
+        self.recipe = recipe
+        group = recipe.data
+        self.source = open_source(group.source, tfds_dir=group.tfds_dir)
+        self.bad_files = BadFiles(
+            self.source.name, self.source.num_examples, max_bad=group.max_bad, warn=warn
+        )
+        self.eval_source = group.eval_source
+        if group.eval_source is None and group.source == "builtin":
+            self.eval_source = "builtin:test"
+        self.warn = warn
+
+    @property
+    def name(self):
+        """str. What is read, for the summary."""
+        return self.source.name
+
+    @property
+    def num_examples(self):
+        """int. Examples in an epoch."""
+        return self.source.num_examples
+
+    @property
+    def error(self):
+        """The `DataError` that stopped the input pipeline, or `None`."""
+        return self.bad_files.error
+
+    def batches(self, step):
+        """The batches from update `step` on, without end."""
+        recipe = self.recipe
+        group = recipe.data
+        return pretraining_dataset(
+            self.source,
+            image_shape=recipe.model.image_shape,
+            patch_size=recipe.model.patch_size,
+            batch_size=recipe.batch_size,
+            seed=recipe.seed,
+            start=step * recipe.batch_size,
+            num_masked=max_masked_patches(recipe),
+            min_block=recipe.mask.min_block,
+            max_aspect=recipe.mask.max_aspect,
+            crop_scale=group.crop_scale,
+            crop_ratio=group.crop_ratio,
+            flip=group.flip,
+            color_jitter=group.color_jitter,
+            mean=group.mean,
+            std=group.std,
+            bad_files=self.bad_files,
+            shuffle=group.shuffle,
+        )
+
+    def evidence_sets(self):
+        """Labelled (train, test) sets for the probes, or `None` where there are no labels.
+
+        Without `data.eval_source`, every fifth example is for testing. At most
+        `data.probe_examples` are for training, evenly spread over the source.
+        """
+        if self.source.class_names is None:
+            return None
+        limit = self.recipe.data.probe_examples
+        if self.eval_source is None:
+            return (
+                self._labelled(self.source, limit, lambda i: i % 5 != 4),
+                self._labelled(self.source, None, lambda i: i % 5 == 4),
+            )
+        test = open_source(self.eval_source, tfds_dir=self.recipe.data.tfds_dir)
+        return self._labelled(self.source, limit), self._labelled(test, None)
+
+    def _labelled(self, source, limit, keep=lambda i: True):
+        indices = [i for i in range(source.num_examples) if keep(i)]
+        if limit is not None and len(indices) > limit:
+            indices = [indices[i] for i in np.linspace(0, len(indices) - 1, limit).astype(int)]
+        return evaluation_dataset(
+            source,
+            image_shape=self.recipe.model.image_shape,
+            mean=self.recipe.data.mean,
+            std=self.recipe.data.std,
+            batch_size=256,
+            bad_files=BadFiles(source.name, source.num_examples, self.recipe.data.max_bad, self.warn),
+            indices=indices,
+        )
+
+    def counts(self):
+        """Numbers to log with every logged update."""
+        return {"bad_examples": self.bad_files.count}
+
+    def save_preprocessing(self, folder):
+        """Adds to a preset what turns an image into the backbone's input."""
+        mean, std = np.array(self.recipe.data.mean), np.array(self.recipe.data.std)
+        Data2VecImageConverter(
+            image_size=self.recipe.model.image_shape[:2],
+            scale=(1 / (255 * std)).tolist(),
+            offset=(-mean / std).tolist(),
+            crop_to_aspect_ratio=True,
+        ).save_to_preset(folder)
