@@ -5,6 +5,7 @@ import os
 import keras
 import tensorflow as tf
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from d2v_tf.pretraining.data2vec import Data2Vec
@@ -67,7 +68,9 @@ def pretrain(recipe, workdir, console=None, published_batch_size=None):
     """
     console = console or Console()
     with open_workdir(workdir, recipe):
-        data = MODALITIES[recipe.modality].open_data(recipe)
+        data = MODALITIES[recipe.modality].open_data(
+            recipe, warn=lambda line: console.print(f"[yellow]warning:[/] {escape(line)}")
+        )
         model = build_model(recipe)
         backbone = model.student
         evidence_sets = data.evidence_sets()
@@ -102,14 +105,17 @@ def pretrain(recipe, workdir, console=None, published_batch_size=None):
                     steps_per_epoch=recipe.steps - start,
                     epochs=1,
                     verbose=0,
+                    shuffle=False,  # the input is shuffled by position already
                     callbacks=callbacks,
                 )
             except KeyboardInterrupt:
                 checkpointer.save_now()
                 raise
-            except tf.errors.OpError as error:
-                # An error inside the input pipeline reaches us wrapped in TensorFlow's own.
-                raise data.explain(error) from error
+            except tf.errors.OpError:
+                if data.error is None:
+                    raise
+                # TensorFlow wraps what the input pipeline raised in an error of its own.
+                raise data.error from None
             finally:
                 log.close()
 

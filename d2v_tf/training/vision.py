@@ -100,27 +100,29 @@ class VisionData:
         """
         if self.source.class_names is None:
             return None
-        limit = self.recipe.data.probe_examples
+        every_fifth = np.arange(self.num_examples) % 5 == 4
         if self.eval_source is None:
-            return (
-                self._labelled(self.source, limit, lambda i: i % 5 != 4),
-                self._labelled(self.source, None, lambda i: i % 5 == 4),
+            return self._labelled(self.source, ~every_fifth, True), self._labelled(
+                self.source, every_fifth
             )
         test = open_source(self.eval_source, tfds_dir=self.recipe.data.tfds_dir)
-        return self._labelled(self.source, limit), self._labelled(test, None)
+        everything = np.ones(self.num_examples, bool)
+        return self._labelled(self.source, everything, True), self._labelled(test)
 
-    def _labelled(self, source, limit, keep=lambda i: True):
-        indices = [i for i in range(source.num_examples) if keep(i)]
-        if limit is not None and len(indices) > limit:
-            indices = [indices[i] for i in np.linspace(0, len(indices) - 1, limit).astype(int)]
+    def _labelled(self, source, keep=None, limited=False):
+        limit = self.recipe.data.probe_examples
+        if limited and keep.sum() > limit:
+            chosen = np.flatnonzero(keep)[np.linspace(0, keep.sum() - 1, limit).astype(int)]
+            keep = np.isin(np.arange(len(keep)), chosen)
+        group = self.recipe.data
         return evaluation_dataset(
             source,
             image_shape=self.recipe.model.image_shape,
-            mean=self.recipe.data.mean,
-            std=self.recipe.data.std,
+            mean=group.mean,
+            std=group.std,
             batch_size=256,
-            bad_files=BadFiles(source.name, source.num_examples, self.recipe.data.max_bad, self.warn),
-            indices=indices,
+            bad_files=BadFiles(source.name, source.num_examples, group.max_bad, self.warn),
+            keep=keep,
         )
 
     def counts(self):
