@@ -10,31 +10,6 @@ RELATIVE_POSITION_BIASES = (None, "per_block", "shared")
 FEATURE_KINDS = ("ffn", "block")
 
 
-class StochasticDepth(keras.layers.Layer):
-    """Drops a residual branch for a random part of the examples (arXiv 1603.09382).
-
-    Args:
-        rate: float in [0, 1). Probability that an example's branch is dropped in training; the
-            branches that stay are scaled by `1 / (1 - rate)`.
-    """
-
-    def __init__(self, rate, **kwargs):
-        super().__init__(**kwargs)
-        self.rate = rate
-        self.seed_generator = keras.random.SeedGenerator() if rate > 0 else None
-
-    def call(self, x, training=None):
-        if not training or self.rate == 0:
-            return x
-        keep = keras.random.bernoulli(
-            (ops.shape(x)[0], 1, 1), 1 - self.rate, dtype=x.dtype_generator
-        )
-        return x * keep / (1 - self.rate)
-
-    def get_config(self):
-        return {**super().get_config(), "rate": self.rate}
-
-
 class SelfAttention(keras.layers.Layer):
     """Multi-head self-attention whose query, key and value come from one matrix product.
 
@@ -207,7 +182,10 @@ class TransformerBlock(keras.layers.Layer):
         )
         self.output_norm = keras.layers.LayerNormalization(name="output_norm", **norm)
         self.dropout = keras.layers.Dropout(self.dropout_rate, **common)
-        self.stochastic_depth = StochasticDepth(self.drop_path_rate, **common)
+        # Stochastic depth (arXiv 1603.09382): dropout of whole examples' branches.
+        self.stochastic_depth = keras.layers.Dropout(
+            self.drop_path_rate, noise_shape=(None, 1, 1), **common
+        )
         self.attention_scale = self.output_scale = self.relative_position_bias = None
         if self.layer_scale_init_value is not None:
             self.attention_scale = LayerScale(

@@ -4,7 +4,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from d2v_tf.backbones.relative_position import relative_position_index
-from d2v_tf.backbones.transformer import StochasticDepth, TransformerEncoder
+from d2v_tf.backbones.transformer import TransformerEncoder
 from tests import numpy_reference
 from tests.numpy_reference import randomize
 
@@ -164,11 +164,24 @@ def test_stochastic_depth_rises_linearly_with_depth():
 
 def test_stochastic_depth_does_nothing_in_inference_or_at_rate_zero():
     x = tokens()
-    for training in (False, None):
-        assert_array_equal(StochasticDepth(0.9)(x, training=training), x)
-    assert_array_equal(StochasticDepth(0.0)(x, training=True), x)
     encoder, plain = make_encoder(drop_path_rate=0.9), make_encoder()
-    assert_array_equal(encoder(x), plain(x))
+    for training in (False, None):
+        assert_array_equal(encoder(x, training=training), plain(x))
+    assert_array_equal(plain(x, training=True), plain(x))
+
+
+@pytest.mark.parametrize("normalize_first", [False, True])
+def test_stochastic_depth_drops_whole_branches_of_single_examples(normalize_first):
+    num_examples = 2000
+    encoder = make_encoder(num_layers=2, drop_path_rate=0.4, normalize_first=normalize_first)
+    block = encoder.blocks[-1]
+    x = np.broadcast_to(tokens()[:1], (num_examples, *tokens().shape[1:]))
+    branch = block.stochastic_depth(x, training=True) / x
+    kept = np.asarray(branch).reshape(num_examples, -1)
+    # Every number of an example shares its fate; what stays is scaled up to keep the mean.
+    assert_allclose(kept, np.broadcast_to(kept[:, :1], kept.shape), rtol=1e-5)
+    assert set(np.round(kept[:, 0], 4)) == {0.0, np.round(np.float32(1 / 0.6), 4)}
+    assert abs((kept[:, 0] > 0).mean() - 0.6) < 4 * np.sqrt(0.24 / num_examples)
 
 
 def test_dropout_is_active_in_training_only():
