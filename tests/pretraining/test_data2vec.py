@@ -232,6 +232,14 @@ def test_the_teacher_is_deterministic_and_the_student_is_not_under_dropout():
     assert abs(logs[0]["pred_var"] - logs[1]["pred_var"]) > 1e-4
 
 
+def test_stochastic_depth_is_active_in_the_student_only():
+    model = vision_model(vision_backbone(drop_path_rate=0.9), ema=(1.0, 1.0, 0))
+    model.compile(keras.optimizers.SGD(0.0))
+    logs = [step(model, vision_batch()) for _ in range(2)]
+    assert logs[0]["target_var"] == logs[1]["target_var"]
+    assert abs(logs[0]["pred_var"] - logs[1]["pred_var"]) > 1e-4
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
