@@ -1,18 +1,22 @@
-"""Reading that falls over to another example where a file cannot be read, and keeps the count."""
+"""Reading that falls over to another example where one cannot be read, and keeps the count."""
+
+import re
+import threading
+import zlib
 
 import tensorflow as tf
 
 from d2v_tf.errors import UserError
 
-# Candidates for one position of the input: its own example and seven drawn to replace it.
-NUM_CANDIDATES = 8
+# Examples that one call reads: enough to make the call's own cost small.
+CHUNK = 32
 
 
 class DataError(UserError):
     """Data that cannot be used; the message names it and says what to do."""
 
 
-class BadFiles:
+class BadExamples:
     """Counts the examples of a source that could not be read.
 
     Args:
@@ -22,7 +26,6 @@ class BadFiles:
         warn: callable(str), called once for each bad example.
 
     Attributes:
-        count: int. Distinct bad examples so far.
         error: a `DataError` once there are too many, else `None`. TensorFlow wraps an error
             raised inside the input pipeline in one of its own; this is the original.
     """
@@ -32,67 +35,138 @@ class BadFiles:
         self.max_bad, self.warn = max_bad, warn
         self.error = None
         self._reasons = {}
+        self._lock = threading.Lock()
 
     @property
     def count(self):
+        """int. Distinct bad examples so far."""
         return len(self._reasons)
 
     def report(self, name, reason):
-        """Notes that `name` could not be read.
+        """Notes that an example could not be read.
 
         Raises:
             DataError: where that makes too many.
         """
-        if name in self._reasons:
-            return
-        self._reasons[name] = reason
-        self.warn(f"{name} is skipped: {reason}")
+        with self._lock:  # several threads read, and may meet the same example
+            if name not in self._reasons:
+                self._reasons[name] = reason
+                self.warn(f"{name} is skipped: {reason}")
+        # Also where another thread was the first to report it: none may go on.
         if self.count > self.max_bad * self.num_examples:
-            first, why = next(iter(self._reasons.items()))
-            self.error = DataError(
-                f"data: {self.count} of {self.num_examples} examples of {self.name} could not be "
-                f'decoded (first: {first}, "{why}"); at most {100 * self.max_bad:g}% may. Remove '
-                "them, or --set data.max_bad=0.1."
+            self._give_up()
+
+    def report_no_replacement(self, name):
+        """Notes that neither an example nor any drawn to replace it could be read.
+
+        Raises:
+            DataError: always.
+        """
+        self._reasons.setdefault(name, "it and its replacements cannot be read")
+        self._give_up()
+
+    def _give_up(self):
+        first, reason = next(iter(self._reasons.items()))
+        self.error = DataError(
+            f"data: {self.count} of {self.num_examples} examples of {self.name} could not be read "
+            f'(first: {first}, "{reason}"); at most {100 * self.max_bad:g}% may. Remove them, or '
+            "raise the limit: --set data.max_bad=0.1."
+        )
+        raise self.error
+
+
+def read_examples(records, load, transform, bad_examples, batch_size, drop_remainder=False):
+    """Reads one example for each record, in the order of the records.
+
+    TensorFlow's graphs have no try and except; `ignore_errors` on a dataset is one, and the
+    positions missing from its result tell which records failed. Those, and only those, are tried
+    again with their next candidate. So good data costs nothing more, and position and example
+    stay tied however many files are bad.
+
+    Args:
+        records: dataset of `{"position": int64, "candidates": [C]}`; positions ascend.
+        load: function of one candidate to a dict with `"name"`; runs in the graph.
+        transform: function of (that dict, position) to a dict of tensors of fixed shapes.
+        bad_examples: `BadExamples`; told of every candidate that failed.
+        batch_size: int.
+        drop_remainder: bool. Whether a last, smaller batch is left out.
+
+    Returns:
+        A dataset of batches of what `transform` gives, with `"position"`. Where C is 1, a record
+        that fails is left out; where it is more and all fail, a `DataError` is raised.
+    """
+
+    def read_good(positions, candidates):
+        """Rows of those that can be read."""
+
+        def read(position, candidate):
+            return {**transform(load(candidate), position), "position": position}
+
+        rows = tf.data.Dataset.from_tensor_slices((positions, candidates)).map(read)
+        spec = rows.element_spec
+        # A row of zeros at the end, removed again: so there is always one to batch.
+        zeros = {name: tf.zeros(s.shape, s.dtype) for name, s in spec.items()}
+        rows = rows.ignore_errors().concatenate(tf.data.Dataset.from_tensors(zeros))
+        rows = rows.batch(CHUNK + 1).get_single_element()
+        return {
+            name: tf.ensure_shape(rows[name][:-1], [None, *s.shape]) for name, s in spec.items()
+        }
+
+    def report(candidates, replaceable):
+        for candidate in candidates:
+            name, reason = _explain(candidate, load, transform)
+            bad_examples.report(name, reason)
+        if not replaceable:
+            bad_examples.report_no_replacement(name)
+        return True
+
+    def read_chunk(chunk):
+        positions, candidates = chunk["position"], chunk["candidates"]
+        num_candidates = candidates.shape[1]
+
+        def try_next(turn, positions, candidates, rows):
+            good = read_good(positions, candidates[:, turn])
+            failed = ~tf.reduce_any(positions[:, None] == good["position"], axis=1)
+            positions = tf.boolean_mask(positions, failed)
+            candidates = tf.boolean_mask(candidates, failed)
+            replaceable = (turn + 1 < num_candidates) | (num_candidates == 1)
+            tf.cond(
+                tf.reduce_any(failed),
+                lambda: tf.py_function(report, [candidates[:, turn], replaceable], tf.bool),
+                lambda: True,
             )
-            raise self.error
+            rows = {name: tf.concat([rows[name], good[name]], 0) for name in good} if rows else good
+            return turn + 1, positions, candidates, rows
+
+        first = try_next(0, positions, candidates, None)
+        _, _, _, rows = tf.while_loop(
+            lambda turn, positions, *_: (turn < num_candidates) & (tf.size(positions) > 0),
+            try_next,
+            first,
+            maximum_iterations=num_candidates,
+        )
+        order = tf.argsort(rows["position"])
+        return {name: tf.gather(row, order) for name, row in rows.items()}
+
+    chunks = records.batch(CHUNK).map(read_chunk, num_parallel_calls=tf.data.AUTOTUNE)
+    return chunks.rebatch(batch_size, drop_remainder=drop_remainder)
 
 
-def replacement_indices(index, position, seed, num_examples):
-    """The candidates for a position: its own example, then others drawn from (seed, position).
-
-    Args:
-        index: int64 scalar. The position's own example.
-        position: int64 scalar. Counts examples over the whole run.
-        seed: int.
-        num_examples: int.
-
-    Returns:
-        int64 `[NUM_CANDIDATES]`.
-    """
-    drawn = tf.random.stateless_uniform(
-        [NUM_CANDIDATES - 1],
-        seed=tf.stack([tf.constant(seed, tf.int64) + 0x5EED, position]),
-        maxval=num_examples,
-        dtype=tf.int64,
-    )
-    return tf.concat([index[None], drawn], axis=0)
+def _explain(candidate, load, transform):
+    """The name of a candidate that failed, and why, found by reading it once more."""
+    name = f"record {candidate.numpy()!r}"[:80]
+    try:
+        example = load(candidate)
+        name = example["name"].numpy().decode("utf-8", "replace")
+        if candidate.dtype == tf.string:  # records often have no name: tell them apart
+            name += f" (CRC32 {zlib.crc32(candidate.numpy()):08x})"
+        transform(example, tf.constant(0, tf.int64))
+    except (tf.errors.OpError, ValueError) as error:
+        return name, first_line(error)
+    return name, "it could not be read the first time, but could the second"
 
 
-def read_first_good(candidates, read):
-    """A dataset of one element: what `read` makes of the first candidate that it can read.
-
-    TensorFlow's graphs have no try and except; `ignore_errors` on a dataset of the candidates is
-    one. A later candidate is read only where all before it failed.
-
-    Args:
-        candidates: a dataset.
-        read: function of an element of it to a dict of tensors.
-
-    Returns:
-        A dataset of one dict, with `"failed"` added: int64, how many candidates failed before. It
-        is empty where all failed.
-    """
-    tried = candidates.enumerate().map(
-        lambda failed, candidate: {**read(candidate), "failed": failed}
-    )
-    return tried.ignore_errors().take(1)
+def first_line(error):
+    """What a TensorFlow error says, without the names of graph nodes around it."""
+    text = re.sub(r"\{\{.*?\}\}\s*", "", getattr(error, "message", str(error)))
+    return text.strip().split("\n")[0].split(" [Op:")[0]

@@ -1,14 +1,16 @@
 """From encoded images to batches of normalised crops with masks."""
 
+import math
+
 import tensorflow as tf
 
-from d2v_tf.data.reading import read_first_good
+from d2v_tf.data.reading import read_examples
 from d2v_tf.masking import block_mask
 
 # Each kind of draw has a stream of its own: its seed is (recipe's seed, position) plus this.
 CROP, FLIP, JITTER, MASK = (stream << 40 for stream in range(1, 5))
-# Examples that are read side by side; the order of the results does not depend on it.
-PARALLEL_READS = 16
+# A window that does not fit the image is drawn again; after ten draws it is the center.
+CROP_ATTEMPTS = 10
 
 
 def pretraining_dataset(
@@ -28,7 +30,7 @@ def pretraining_dataset(
     color_jitter,
     mean,
     std,
-    bad_files,
+    bad_examples,
     shuffle=True,
     num_shards=1,
     shard=0,
@@ -43,13 +45,13 @@ def pretraining_dataset(
         seed: int.
         start: int. Position of the first example; batch n of a run starts at n times the batch.
         num_masked, min_block, max_aspect: of `block_mask`.
-        crop_scale: (float, float). Range of the crop's part of the image's area.
-        crop_ratio: (float, float). Range of its width over height, before resizing.
+        crop_scale: (float, float). Range of the crop's part of the image's area, uniform.
+        crop_ratio: (float, float). Range of its width over height, log-uniform.
         flip: bool. Whether half of the images are mirrored.
         color_jitter: float. Brightness, contrast and saturation change by factors in
             `[1 - color_jitter, 1 + color_jitter]`.
         mean, std: floats per channel, of values in [0, 1].
-        bad_files: `BadFiles`.
+        bad_examples: `BadExamples`.
         shuffle: bool.
         num_shards, shard: ints. Every num_shards-th position, from `start + shard` on.
 
@@ -59,19 +61,17 @@ def pretraining_dataset(
     height, width, _ = image_shape
     grid = (height // patch_size, width // patch_size)
 
-    def view(record, position):
-        image = _random_crop(
-            record, _seed(seed, position, CROP), image_shape, crop_scale, crop_ratio
-        )
+    def view(example, position):
+        seeds = _seed(seed, position, CROP), _seed(seed, position, FLIP)
+        image = _random_crop(example, seeds[0], image_shape, crop_scale, crop_ratio)
         if flip:
-            image = tf.image.stateless_random_flip_left_right(image, _seed(seed, position, FLIP))
-        return image
+            image = tf.image.stateless_random_flip_left_right(image, seeds[1])
+        return {"image": image}
 
     def finish(batch):
-        images = batch["image"] / 255.0
+        images = batch["image"]
         if color_jitter:
-            seeds = _seed(seed, batch["position"], JITTER)
-            images = _color_jitter(images, seeds, color_jitter)
+            images = _color_jitter(images, _seed(seed, batch["position"], JITTER), color_jitter)
         mask = block_mask(
             grid,
             _seed(seed, batch["position"], MASK),
@@ -80,16 +80,18 @@ def pretraining_dataset(
             max_aspect=max_aspect,
         )
         return {
-            "images": (images - tf.constant(mean)) / tf.constant(std),
+            "images": _normalize(images, mean, std),
             "mask": tf.reshape(mask, (batch_size, grid[0] * grid[1])),
         }
 
     records = source.records(start, seed, shuffle, num_shards, shard)
-    batches = _read_images(records, view, bad_files).batch(batch_size, drop_remainder=True)
+    batches = read_examples(
+        records, source.load, view, bad_examples, batch_size, drop_remainder=True
+    )
     return batches.map(finish, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
 
 
-def evaluation_dataset(source, *, image_shape, mean, std, batch_size, bad_files, keep=None):
+def evaluation_dataset(source, *, image_shape, mean, std, batch_size, bad_examples, keep=None):
     """Each image once, resized on the shorter side and cut to the center.
 
     Args:
@@ -97,7 +99,7 @@ def evaluation_dataset(source, *, image_shape, mean, std, batch_size, bad_files,
         image_shape: (int, int, int). Height, width, channels in pixels.
         mean, std: floats per channel, of values in [0, 1].
         batch_size: int. The last batch may be smaller.
-        bad_files: `BadFiles`; images that cannot be read are left out.
+        bad_examples: `BadExamples`; images that cannot be read are left out.
         keep: optional bool array `[N]`, the examples wanted.
 
     Returns:
@@ -105,31 +107,13 @@ def evaluation_dataset(source, *, image_shape, mean, std, batch_size, bad_files,
     """
 
     def finish(batch):
-        images = (batch["image"] / 255.0 - tf.constant(mean)) / tf.constant(std)
-        return images, batch["label"]
+        return _normalize(batch["image"], mean, std), batch["label"]
 
-    images = _read_images(
-        source.once(keep), lambda record, _: _center_crop(_decode(record), image_shape), bad_files
-    )
-    return images.batch(batch_size).map(finish).prefetch(tf.data.AUTOTUNE)
+    def view(example, _):
+        return {"image": _center_crop(_decode(example), image_shape), "label": example["label"]}
 
-
-def _read_images(records, view, bad_files):
-    """One dict of `image` (float32, 0 to 255), `label` and `position` for each position."""
-
-    def read(position, candidates):
-        return read_first_good(
-            candidates,
-            lambda record: {
-                "image": view(record, position),
-                "label": record["label"],
-                "position": position,
-            },
-        )
-
-    return records.interleave(
-        read, cycle_length=PARALLEL_READS, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
-    )
+    batches = read_examples(source.once(keep), source.load, view, bad_examples, batch_size)
+    return batches.map(finish).prefetch(tf.data.AUTOTUNE)
 
 
 def _seed(seed, position, stream):
@@ -140,45 +124,63 @@ def _seed(seed, position, stream):
     )
 
 
-def _decode(record):
+def _decode(example):
     """uint8 `[H, W, 3]`; the first frame of an animation, gray as three equal channels."""
-    if "image" in record:
-        image = record["image"]
+    if "image" in example:
+        image = example["image"]
         return tf.repeat(image, 3, axis=-1) if image.shape[-1] == 1 else image
-    image = tf.io.decode_image(record["encoded"], channels=3, expand_animations=False)
+    image = tf.io.decode_image(example["encoded"], channels=3, expand_animations=False)
     return tf.ensure_shape(image, (None, None, 3))
 
 
-def _random_crop(record, seed, image_shape, scale, ratio):
+def _random_crop(example, seed, image_shape, scale, ratio):
     """A random part of the image, float32 `[H, W, C]`; of a JPEG only that part is decoded."""
 
-    def window(size):
-        begin, extent, _ = tf.image.stateless_sample_distorted_bounding_box(
-            size,
-            tf.zeros([1, 0, 4]),
-            seed,
-            aspect_ratio_range=ratio,
-            area_range=scale,
-            max_attempts=10,
-            use_image_if_no_bounding_boxes=True,
-        )
-        return begin[0], begin[1], extent[0], extent[1]
-
     def crop_decoded():
-        image = _decode(record)
-        top, left, height, width = window(tf.shape(image))
+        image = _decode(example)
+        top, left, height, width = tf.unstack(random_window(tf.shape(image), seed, scale, ratio))
         return image[top : top + height, left : left + width]
 
     def crop_jpeg():
-        region = tf.stack(window(tf.io.extract_jpeg_shape(record["encoded"])))
-        return tf.io.decode_and_crop_jpeg(record["encoded"], region, channels=3)
+        size = tf.io.extract_jpeg_shape(example["encoded"])
+        window = random_window(size, seed, scale, ratio)
+        return tf.io.decode_and_crop_jpeg(example["encoded"], window, channels=3)
 
-    if "image" in record:
+    if "image" in example:
         image = crop_decoded()
     else:
-        image = tf.cond(tf.io.is_jpeg(record["encoded"]), crop_jpeg, crop_decoded)
-    image = tf.image.resize(image, image_shape[:2], method="bilinear", antialias=True)
-    return tf.ensure_shape(image, image_shape)
+        image = tf.cond(tf.io.is_jpeg(example["encoded"]), crop_jpeg, crop_decoded)
+    return tf.ensure_shape(_resize(image, image_shape[:2]), image_shape)
+
+
+def random_window(size, seed, scale, ratio):
+    """A random part of an image: its share of the area uniform, its ratio log-uniform.
+
+    As torchvision's `RandomResizedCrop`; `tf.image`'s sampler draws heights, not areas, uniformly.
+
+    Args:
+        size: int32 `[2]` or more: height, width, in pixels.
+        seed: int64 `[2]`.
+        scale, ratio: (float, float). Ranges of the share, and of width over height.
+
+    Returns:
+        int32 `[4]`: top, left, height, width, in pixels.
+    """
+    height, width = tf.cast(size[0], tf.float32), tf.cast(size[1], tf.float32)
+    draws = tf.random.stateless_uniform([4, CROP_ATTEMPTS], seed)
+    areas = (scale[0] + draws[0] * (scale[1] - scale[0])) * height * width
+    low, high = math.log(ratio[0]), math.log(ratio[1])
+    ratios = tf.exp(low + draws[1] * (high - low))
+    # Drawn windows as columns; the last, which always fits, is for when none of them does.
+    center_ratio = tf.clip_by_value(width / height, ratio[0], ratio[1])
+    widths = tf.concat([tf.sqrt(areas * ratios), [tf.minimum(width, height * center_ratio)]], 0)
+    heights = tf.concat([tf.sqrt(areas / ratios), [tf.minimum(height, width / center_ratio)]], 0)
+    extents = tf.maximum(tf.round(tf.stack([heights, widths])), 1.0)
+    room = tf.stack([height, width])[:, None] - extents
+    first = tf.argmax(tf.reduce_min(room, axis=0) >= 0.0)
+    extent, room = extents[:, first], room[:, first]
+    places = tf.concat([draws[2:], [[0.5], [0.5]]], axis=1)[:, first]
+    return tf.cast(tf.concat([tf.floor(places * (room + 1.0)), extent], 0), tf.int32)
 
 
 def _center_crop(image, image_shape):
@@ -187,16 +189,34 @@ def _center_crop(image, image_shape):
     size = tf.cast(tf.shape(image)[:2], tf.float32)
     factor = tf.reduce_max(tf.constant([height, width], tf.float32) / size)
     size = tf.maximum(tf.cast(tf.round(size * factor), tf.int32), [height, width])
-    image = tf.image.resize(image, size, method="bilinear", antialias=True)
+    image = _resize(image, size)
     top, left = (size[0] - height) // 2, (size[1] - width) // 2
     return tf.ensure_shape(image[top : top + height, left : left + width], image_shape)
+
+
+def _resize(image, size):
+    """Bilinear, float32 `[H, W, C]`; with an antialiasing filter, which only shrinking needs."""
+    return tf.cond(
+        tf.reduce_any(tf.shape(image)[:2] > size),
+        lambda: tf.image.resize(image, size, antialias=True),
+        lambda: tf.image.resize(image, size),  # five times as fast
+    )
+
+
+def _normalize(images, mean, std):
+    """From [0, 255] to a distance from `mean` in units of `std`, both of values in [0, 1]."""
+    mean, std = tf.constant(mean), tf.constant(std)
+    return images * (1 / (255 * std)) - mean / std
 
 
 def _color_jitter(images, seeds, strength):
     """Changes brightness, contrast and saturation of each image by factors of its own.
 
+    The three, in this order, are one linear map of the colors: contrast is about the image's mean
+    gray, saturation about each pixel's gray. Values are clipped once, at the end.
+
     Args:
-        images: float32 `[B, H, W, 3]` in [0, 1].
+        images: float32 `[B, H, W, 3]` in [0, 255].
         seeds: int64 `[B, 2]`.
         strength: float. Factors are uniform in `[1 - strength, 1 + strength]`.
     """
@@ -205,9 +225,12 @@ def _color_jitter(images, seeds, strength):
         seeds,
         fn_output_signature=tf.TensorSpec([3], tf.float32),
     )
-    brightness, contrast, saturation = tf.unstack(factors[:, :, None, None, None], axis=1)
-    images = tf.clip_by_value(images * brightness, 0.0, 1.0)
-    mean = tf.reduce_mean(tf.image.rgb_to_grayscale(images), axis=(1, 2, 3), keepdims=True)
-    images = tf.clip_by_value(mean + (images - mean) * contrast, 0.0, 1.0)
-    gray = tf.image.rgb_to_grayscale(images)
-    return tf.clip_by_value(gray + (images - gray) * saturation, 0.0, 1.0)
+    brightness, contrast, saturation = tf.unstack(factors[:, :, None, None], axis=1)
+    gray = tf.constant([[0.299], [0.587], [0.114]])  # weights of ITU-R BT.601
+    mean = tf.reduce_mean(images, axis=(1, 2))[:, None] @ gray * brightness  # [B, 1, 1]
+    to_gray = tf.repeat(gray, 3, axis=1)  # [3, 3]: a pixel's gray in every channel
+    saturate = saturation * tf.eye(3) + (1 - saturation) * to_gray  # [B, 3, 3]
+    shape = tf.shape(images)
+    pixels = tf.reshape(images, (shape[0], -1, 3)) @ (brightness * contrast * saturate)
+    pixels = tf.clip_by_value(pixels + (1 - contrast) * mean, 0.0, 255.0)
+    return tf.reshape(pixels, shape)

@@ -1,0 +1,226 @@
+"""Sources that are read front to back: TFRecord files, of any origin or TFDS's."""
+
+import dataclasses
+import struct
+from collections.abc import Callable
+
+import numpy as np
+import tensorflow as tf
+
+from d2v_tf.data.reading import DataError, first_line
+
+# Records that are shuffled together, and files that are read in turn.
+SHUFFLE_BLOCK = 4096
+CYCLE_LENGTH = 8
+# An example that cannot be read is replaced by one of the two that follow it.
+NUM_REPLACEMENTS = 2
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class RecordSource:
+    """Examples in TFRecord files.
+
+    Attributes:
+        name: str. As the user named it.
+        parts: list of (file, skip, take): which records of which files.
+        parse: function of a serialized record to `name`, `label` and `encoded`; runs in a graph.
+        has_labels: bool.
+        class_names: optional tuple of str, where the classes have names.
+    """
+
+    name: str
+    parts: list[tuple[str, int, int]]
+    parse: Callable
+    has_labels: bool = False
+    class_names: tuple[str, ...] | None = None
+
+    @property
+    def num_examples(self):
+        """int. Records in all parts."""
+        return sum(take for _, _, take in self.parts)
+
+    def records(self, start, seed, shuffle=True, num_shards=1, shard=0):
+        """The examples of positions `start`, `start + 1`, ... without end, undecoded.
+
+        An epoch reads its files in an order drawn from (seed, epoch), eight in turn, and shuffles
+        each 4,096 records that come one after the other. To start in the middle of one, the
+        records before it are read and dropped, which costs no decoding.
+
+        Args and result: as `IndexedSource.records`; a candidate is a serialized record.
+        """
+        first_epoch, offset = divmod(start, self.num_examples)
+
+        def epoch_records(epoch):
+            skipped = tf.where(epoch == first_epoch, tf.constant(offset, tf.int64), 0)
+            return self._epoch(epoch, seed, shuffle).skip(skipped)
+
+        stream = tf.data.Dataset.range(first_epoch, np.iinfo(np.int32).max).flat_map(epoch_records)
+        # Each record with the two that follow it: the state holds the last two.
+        none = (tf.constant(""), tf.constant(""))
+        windows = stream.scan(none, lambda old, new: ((old[1], new), tf.stack([*old, new])))
+        positions = tf.data.Dataset.range(start, np.iinfo(np.int64).max)
+        records = tf.data.Dataset.zip(positions, windows.skip(NUM_REPLACEMENTS))
+        return records.shard(num_shards, shard).map(_as_record)
+
+    def once(self, keep=None):
+        """Each example once, in order; records as `records` gives them, without replacements.
+
+        Args:
+            keep: optional bool array `[N]`, the examples wanted.
+        """
+        records = self._epoch(tf.constant(0, tf.int64), 0, shuffle=False).enumerate()
+        if keep is not None:
+            wanted = tf.constant(keep)
+            records = records.filter(lambda position, _: wanted[position])
+        return records.map(lambda position, record: _as_record(position, record[None]))
+
+    def load(self, record):
+        """`name`, `label` and `encoded` of one serialized record; runs in a graph."""
+        return self.parse(record)
+
+    def _epoch(self, epoch, seed, shuffle):
+        files, skips, takes = (tf.constant(column) for column in zip(*self.parts, strict=True))
+        order = tf.range(len(self.parts), dtype=tf.int64)
+        if shuffle and len(self.parts) > 1:
+            key = tf.stack([tf.constant(seed, tf.int32), tf.cast(epoch, tf.int32)])
+            order = tf.random.experimental.index_shuffle(order, key, len(self.parts) - 1)
+
+        def part_records(part):
+            records = tf.data.TFRecordDataset(files[part])
+            return records.skip(tf.cast(skips[part], tf.int64)).take(tf.cast(takes[part], tf.int64))
+
+        parts = tf.data.Dataset.from_tensor_slices(order)
+        if not shuffle:
+            return parts.flat_map(part_records)
+        records = parts.interleave(
+            part_records,
+            cycle_length=CYCLE_LENGTH,
+            num_parallel_calls=tf.data.AUTOTUNE,
+            deterministic=True,
+        )
+        blocks = records.batch(SHUFFLE_BLOCK).enumerate()
+        # Dataset.shuffle takes no seed tensor once TensorFlow's global seed is 0.
+        blocks = blocks.map(
+            lambda i, block: tf.random.experimental.stateless_shuffle(
+                block, tf.stack([tf.constant(seed, tf.int64), epoch * 2**32 + i])
+            )
+        )
+        return blocks.prefetch(1).unbatch()
+
+
+def _as_record(position, candidates):
+    return {"position": position, "candidates": candidates}
+
+
+def open_tfrecord(pattern, _=None):
+    """TFRecord files of `tf.train.Example`s that a glob names.
+
+    An example holds the encoded image under `image/encoded` or `image`, and may hold its class
+    under `image/class/label` or `label` and its name under `image/filename`.
+    """
+    files = sorted(tf.io.gfile.glob(pattern))
+    if not files:
+        raise DataError(f"data: tfrecord:{pattern} names no file. Check the pattern; quote it.")
+    parts = [(file, 0, count_records(file)) for file in files]
+    if not sum(take for _, _, take in parts):
+        raise DataError(f"data: tfrecord:{pattern} has no records in its {len(files)} files.")
+    source = RecordSource(f"tfrecord:{pattern}", parts, _parse_example)
+    first = next(iter(source.once()))["candidates"][0]
+    return dataclasses.replace(source, has_labels=int(_parse_example(first)["label"]) >= 0)
+
+
+def _parse_example(record):
+    features = tf.io.parse_single_example(
+        record,
+        {
+            "image/encoded": tf.io.FixedLenFeature([], tf.string, ""),
+            "image": tf.io.FixedLenFeature([], tf.string, ""),
+            "image/class/label": tf.io.FixedLenFeature([], tf.int64, -1),
+            "label": tf.io.FixedLenFeature([], tf.int64, -1),
+            "image/filename": tf.io.FixedLenFeature([], tf.string, "a record without a name"),
+        },
+    )
+    encoded = tf.strings.join([features["image/encoded"], features["image"]])
+    label = tf.maximum(features["image/class/label"], features["label"])
+    return {"name": features["image/filename"], "label": label, "encoded": encoded}
+
+
+def count_records(path):
+    """Counts the records of a TFRecord file by its length fields, without reading the records.
+
+    Raises:
+        DataError: where the file ends inside a record.
+    """
+    size = tf.io.gfile.stat(path).length
+    count = position = 0
+    with tf.io.gfile.GFile(path, "rb") as file:
+        while position < size:
+            file.seek(position)
+            header = file.read(8)
+            if len(header) == 8:
+                # length (8 bytes), its checksum (4), the record, its checksum (4)
+                position += 16 + struct.unpack("<Q", header)[0]
+            if len(header) < 8 or position > size:
+                raise DataError(
+                    f"data: {path} is corrupt: it ends inside record {count}, or is no TFRecord "
+                    "file. Write it anew or leave it out."
+                )
+            count += 1
+    return count
+
+
+def open_tfds(spec, data_dir=None):
+    """A dataset of tensorflow-datasets, `NAME[/CONFIG][:SPLIT]`; prepares it if need be."""
+    import tensorflow_datasets as tfds  # slow to import, for this source only
+
+    name, _, split = spec.partition(":")
+    split = split or "train"
+    try:
+        builder = tfds.builder(name, data_dir=data_dir)
+    except (tfds.core.DatasetNotFoundError, ValueError) as error:
+        raise DataError(f"data: tfds:{name} is not a dataset: {first_line(error)}") from None
+    if not builder.data_path.exists():
+        _prepare(builder, name)
+    if builder.info.file_format != tfds.core.FileFormat.TFRECORD:
+        raise DataError(
+            f"data: tfds:{name} is stored as {builder.info.file_format.value}; only tfrecord is "
+            "read. Prepare it with file_format='tfrecord'."
+        )
+    try:
+        instructions = builder.info.splits[split].file_instructions
+    except (KeyError, ValueError):
+        raise DataError(
+            f"data: tfds:{name} has no split {split!r}; it has {', '.join(builder.info.splits)}."
+        ) from None
+    features = builder.info.features
+    if "image" not in features:
+        raise DataError(f"data: tfds:{name} has no feature 'image'; it has {', '.join(features)}.")
+    decoders = {"image": tfds.decode.SkipDecoding()}
+    label = features["label"] if "label" in features else None
+    has_classes = isinstance(label, tfds.features.ClassLabel)
+
+    def parse(record):
+        example = features.deserialize_example(record, decoders=decoders)
+        return {
+            "name": tf.constant(f"a record of tfds:{spec}"),
+            "label": example["label"] if has_classes else tf.constant(-1, tf.int64),
+            "encoded": example["image"],
+        }
+
+    return RecordSource(
+        f"tfds:{spec}",
+        [(str(i.filename), i.skip, i.take) for i in instructions],
+        parse,
+        has_labels=has_classes,
+        class_names=tuple(label.names) if has_classes else None,
+    )
+
+
+def _prepare(builder, name):
+    try:
+        builder.download_and_prepare()
+    except Exception as error:  # whatever a dataset's own download code raises
+        raise DataError(
+            f"data: tfds:{name} is not prepared under {builder.data_dir} and could not be: "
+            f"{first_line(error)}. Prepare it with `tfds build`, or --set data.tfds_dir=FOLDER."
+        ) from error

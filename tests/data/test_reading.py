@@ -1,0 +1,97 @@
+"""Falling over to another candidate, against the rule written out in Python."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from d2v_tf.data.reading import CHUNK, BadExamples, DataError, read_examples
+
+NUM_RECORDS = 3 * CHUNK + 5
+
+
+def read_numbers(candidates, is_bad, bad_examples, batch_size=7, **options):
+    """Reads records whose candidates are numbers; those in `is_bad` fail."""
+    bad = tf.constant(is_bad)
+
+    def load(number):
+        return {"name": tf.strings.as_string(number), "number": number}
+
+    def transform(example, position):
+        with tf.control_dependencies([tf.debugging.assert_equal(bad[example["number"]], False)]):
+            return {"number": tf.identity(example["number"]), "double": 2 * position}
+
+    records = tf.data.Dataset.from_tensor_slices(
+        {"position": np.arange(len(candidates)) + 100, "candidates": candidates}
+    )
+    return read_examples(records, load, transform, bad_examples, batch_size, **options)
+
+
+def gather(batches):
+    batches = list(batches.as_numpy_iterator())
+    return {name: np.concatenate([b[name] for b in batches]) for name in batches[0]}
+
+
+@pytest.mark.parametrize("part", [0.0, 0.05, 0.6])
+def test_the_first_good_candidate_answers_at_its_own_position(part):
+    rng = np.random.default_rng(0)
+    candidates = rng.integers(0, 500, (NUM_RECORDS, 8))
+    is_bad = rng.random(500) < part
+    is_bad[candidates[:, -1]] = False  # the last resort is always good
+    lines = []
+    bad = BadExamples("numbers", 500, max_bad=1.0, warn=lines.append)
+    rows = gather(read_numbers(candidates, is_bad, bad))
+    np.testing.assert_array_equal(rows["position"], np.arange(NUM_RECORDS) + 100)
+    np.testing.assert_array_equal(rows["double"], 2 * rows["position"])
+    first_good = np.argmin(is_bad[candidates], axis=1)
+    np.testing.assert_array_equal(rows["number"], candidates[np.arange(NUM_RECORDS), first_good])
+    # Told of each candidate that failed, once, and of no other.
+    failed = {str(n) for row, j in zip(candidates, first_good, strict=True) for n in row[:j]}
+    assert bad.count == len(failed) == len(lines)
+    assert {line.split(" is skipped: ")[0] for line in lines} == failed
+
+
+def test_batches_have_the_size_asked_for():
+    candidates = np.arange(NUM_RECORDS)[:, None]
+    bad = BadExamples("numbers", NUM_RECORDS)
+    is_bad = np.zeros(NUM_RECORDS, bool)
+    batches = read_numbers(candidates, is_bad, bad, batch_size=40)
+    assert [len(b["number"]) for b in batches] == [40, 40, NUM_RECORDS - 80]
+    batches = read_numbers(candidates, is_bad, bad, batch_size=40, drop_remainder=True)
+    assert batches.element_spec["number"].shape == (40,)
+    assert len(list(batches)) == 2
+
+
+def test_a_record_without_other_candidates_is_left_out():
+    is_bad = np.zeros(NUM_RECORDS, bool)
+    is_bad[: CHUNK + 1] = True  # a whole chunk, and one more
+    bad = BadExamples("numbers", NUM_RECORDS, max_bad=1.0, warn=str)
+    rows = gather(read_numbers(np.arange(NUM_RECORDS)[:, None], is_bad, bad))
+    np.testing.assert_array_equal(rows["number"], np.arange(CHUNK + 1, NUM_RECORDS))
+    assert bad.count == CHUNK + 1
+
+
+def test_a_record_whose_every_candidate_fails_is_an_error():
+    candidates = np.array([[0, 1], [2, 3]])
+    bad = BadExamples("numbers", 4, max_bad=1.0, warn=str)
+    with pytest.raises(tf.errors.OpError):
+        gather(read_numbers(candidates, np.array([False, False, True, True]), bad))
+    assert isinstance(bad.error, DataError) and "2 of 4 examples of numbers" in str(bad.error)
+
+
+def test_later_candidates_of_good_records_are_not_read():
+    # Were they read, the numbers out of range would fail and be reported.
+    candidates = np.stack([np.arange(50), np.full(50, 10**6)], axis=1)
+    bad = BadExamples("numbers", 50, max_bad=0.0)
+    rows = gather(read_numbers(candidates, np.zeros(50, bool), bad))
+    np.testing.assert_array_equal(rows["number"], np.arange(50))
+    assert bad.count == 0
+
+
+def test_over_the_limit_every_report_raises():
+    # Several threads may meet the same examples: none of them may go on.
+    bad = BadExamples("photos", 10, max_bad=0.1, warn=str)
+    bad.report("a.png", "broken")
+    with pytest.raises(DataError, match="2 of 10 examples of photos could not be read"):
+        bad.report("b.png", "broken")
+    with pytest.raises(DataError, match='first: a.png, "broken"'):
+        bad.report("a.png", "broken")
