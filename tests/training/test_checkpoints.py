@@ -1,0 +1,344 @@
+"""A run continues from its newest readable checkpoint as if it had never stopped."""
+
+import os
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from d2v_tf.training.checkpoints import (
+    Checkpointer,
+    CheckpointError,
+    Checkpoints,
+    all_finite,
+    named_variables,
+)
+from tests.pretraining.tiny import vision_backbone, vision_batch, vision_model
+
+
+def new_model(seed, **backbone):
+    """A compiled model as a new process makes it: Keras counts its names from the start."""
+    keras.utils.clear_session()
+    keras.utils.set_random_seed(seed)
+    backbone = {"num_layers": 2, "dropout": 0.2, "drop_path_rate": 0.3, **backbone}
+    model = vision_model(vision_backbone(**backbone), seed=seed)
+    optimizer = keras.optimizers.AdamW(keras.optimizers.schedules.ExponentialDecay(0.01, 2, 0.5))
+    optimizer.build(model.trainable_variables)
+    model.compile(optimizer, jit_compile=False)
+    return model
+
+
+def train(model, start, stop, callbacks=()):
+    """Updates `start` to `stop`; each has a batch of its own."""
+    batches = [vision_batch(seed) for seed in range(start, stop)]
+    data = tf.data.Dataset.from_tensor_slices(
+        {name: tf.stack([b[name] for b in batches]) for name in batches[0]}
+    )
+    model.fit(data, verbose=0, shuffle=False, callbacks=list(callbacks))
+
+
+def state(model):
+    return {name: variable.numpy() for name, variable in named_variables(model).items()}
+
+
+def assert_same_state(one, other):
+    assert one.keys() == other.keys()
+    for name in one:
+        np.testing.assert_array_equal(one[name], other[name], err_msg=name)
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """Checkpoints of steps 1 to 3 and each one's state; the numbers differ from step to step."""
+    model = new_model(seed=1)
+    checkpoints = Checkpoints(str(tmp_path / "checkpoints"), model)
+    states = {}
+    for step in (1, 2, 3):
+        for variable in named_variables(model).values():
+            variable.assign_add(tf.ones_like(variable))
+        checkpoints.save(step)
+        states[step] = state(model)
+    return tmp_path / "checkpoints", states
+
+
+def files_of(folder, step):
+    """The data file and the index of a checkpoint."""
+    return sorted(folder.glob(f"step-{step}.*"))
+
+
+def test_the_state_is_all_that_an_update_changes():
+    model = new_model(seed=1)
+    before = state(model)
+    train(model, 0, 1)
+    after = state(model)
+    changed = {name for name in before if not np.array_equal(before[name], after[name])}
+    for part in ("encoder/", "teacher/", "head/", "seed_generator", "_momentum", "_velocity"):
+        assert any(part in name for name in changed), part
+    assert any(name.endswith("/iteration") for name in changed)
+    # Every weight has a name of its own: none is lost behind another's.
+    assert len(before) == len(model.variables) + len(model.optimizer.variables)
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory):
+    """Five updates: the folder with the checkpoint of the third, and the states of both."""
+    folder = str(tmp_path_factory.mktemp("unbroken"))
+    model = new_model(seed=1)
+    train(model, 0, 3)
+    Checkpoints(folder, model).save(3)
+    at_three = state(model)
+    train(model, 3, 5)
+    return folder, at_three, state(model)
+
+
+def test_a_restored_run_equals_an_unbroken_one_to_the_bit(unbroken):
+    folder, at_three, at_five = unbroken
+    resumed = new_model(seed=2)  # other weights, other random state
+    assert Checkpoints(folder, resumed).restore() == (3, [])
+    assert_same_state(state(resumed), at_three)
+    assert int(resumed.optimizer.iterations) == 3
+    train(resumed, 3, 5)
+    assert_same_state(state(resumed), at_five)
+
+
+def test_an_empty_folder_is_a_run_that_has_not_begun(tmp_path):
+    model = new_model(seed=1)
+    before = state(model)
+    assert Checkpoints(str(tmp_path / "new"), model).restore() == (0, [])
+    assert_same_state(state(model), before)
+
+
+def test_a_moved_folder_is_the_same_run(saved, tmp_path):
+    folder, states = saved
+    folder.rename(tmp_path / "elsewhere")
+    model = new_model(seed=2)
+    assert Checkpoints(str(tmp_path / "elsewhere"), model).restore() == (3, [])
+    assert_same_state(state(model), states[3])
+
+
+def test_only_the_last_ones_are_kept_also_across_a_restart(tmp_path):
+    model = new_model(seed=1)
+    first = Checkpoints(str(tmp_path), model, keep=2)
+    for step in (5, 10, 15):
+        assert first.save(step) == str(tmp_path / f"step-{step}")
+    assert {p.stem for p in tmp_path.glob("*.index")} == {"step-10", "step-15"}
+    again = Checkpoints(str(tmp_path), model, keep=2)
+    again.restore()
+    again.save(20)
+    assert {p.stem for p in tmp_path.glob("*.index")} == {"step-15", "step-20"}
+    assert {p.name.split(".")[0] for p in tmp_path.glob("*.data*")} == {"step-15", "step-20"}
+
+
+# Damage.
+
+
+def remove_index(data, index):
+    index.unlink()
+
+
+def remove_data(data, index):
+    data.unlink()
+
+
+def empty_index(data, index):
+    index.write_bytes(b"")
+
+
+def truncate_index(data, index):
+    os.truncate(index, index.stat().st_size // 2)
+
+
+def garble_index(data, index):
+    index.write_bytes(np.random.default_rng(0).bytes(index.stat().st_size))
+
+
+def garble_data(data, index):
+    data.write_bytes(np.random.default_rng(0).bytes(data.stat().st_size))
+
+
+def flip_one_byte(data, index):
+    content = bytearray(data.read_bytes())
+    content[-5] ^= 0xFF
+    data.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        remove_index,
+        remove_data,
+        empty_index,
+        truncate_index,
+        garble_index,
+        garble_data,
+        flip_one_byte,
+    ],
+)
+def test_a_damaged_checkpoint_is_passed_over_with_a_line(saved, damage):
+    folder, states = saved
+    damage(*files_of(folder, 3))
+    model = new_model(seed=2)
+    step, passed_over = Checkpoints(str(folder), model).restore()
+    assert step == 2
+    assert_same_state(state(model), states[2])
+    [line] = passed_over
+    assert line.startswith(f"{folder}/step-3 cannot be read (")
+    assert "\n" not in line
+
+
+def test_a_run_that_passed_one_over_saves_that_step_anew(saved):
+    folder, _ = saved
+    garble_data(*files_of(folder, 3))
+    model = new_model(seed=2)
+    checkpoints = Checkpoints(str(folder), model)
+    assert checkpoints.restore()[0] == 2
+    train(model, 2, 3)
+    checkpoints.save(3)
+    expected = state(model)
+    again = new_model(seed=3)
+    assert Checkpoints(str(folder), again).restore() == (3, [])
+    assert_same_state(state(again), expected)
+
+
+def test_no_readable_checkpoint_is_an_error_that_names_each(saved):
+    folder, _ = saved
+    for step in (1, 2, 3):
+        remove_index(*files_of(folder, step))
+    with pytest.raises(CheckpointError) as caught:
+        Checkpoints(str(folder), new_model(seed=2)).restore()
+    told = str(caught.value)
+    assert told.startswith(f"None of the 3 checkpoints in {folder} can be read: ")
+    for step in (1, 2, 3):
+        assert f"{folder}/step-{step} cannot be read (" in told
+    assert told.endswith("Remove the folder to start anew.")
+
+
+# Another model.
+
+
+def test_a_deeper_model_is_told_what_is_missing(saved):
+    folder, _ = saved
+    with pytest.raises(CheckpointError) as caught:
+        Checkpoints(str(folder), new_model(seed=2, num_layers=3)).restore()
+    told = str(caught.value)
+    assert told.startswith(f"{folder}/step-3 is not of this model: ")
+    assert "block_2" in told  # the block that only the new model has
+    assert told.endswith("Use the recipe that the run was started with, or another --workdir.")
+
+
+def test_another_width_differs_in_shape_alone(saved):
+    folder, _ = saved
+    model = new_model(seed=2, intermediate_dim=20)
+    before = state(model)
+    with pytest.raises(CheckpointError) as caught:
+        Checkpoints(str(folder), model).restore()
+    # In 2 blocks: a kernel and a bias in, a kernel out; of student, teacher and two Adam slots.
+    assert "0 variables are missing in it, 0 are in it only, 24 differ in shape" in str(
+        caught.value
+    )
+    assert "encoder_block_0_intermediate_dense_bias" in str(caught.value).replace("/", "_")
+    assert_same_state(state(model), before)  # nothing was read into it
+
+
+# Numbers that are none.
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("part", ["encoder/block_1/output_dense/kernel", "velocity"])
+def test_a_state_with_a_nan_is_not_saved(saved, part, bad):
+    folder, states = saved
+    model = new_model(seed=2)
+    checkpoints = Checkpoints(str(folder), model)
+    variable = next(v for name, v in named_variables(model).items() if part in name)
+    value = variable.numpy()
+    value.flat[-1] = bad
+    variable.assign(value)
+    assert checkpoints.save(4) is None
+    assert not files_of(folder, 4)
+    other = new_model(seed=3)
+    assert Checkpoints(str(folder), other).restore() == (3, [])
+    assert_same_state(state(other), states[3])
+
+
+def test_all_finite_looks_at_every_float_and_at_no_integer():
+    fine = [tf.Variable([1.0, 2.0]), tf.Variable([2**62], dtype=tf.int64)]
+    assert all_finite(fine)
+    assert not all_finite([*fine, tf.Variable([[0.0, np.nan]])])
+
+
+# The callback.
+
+
+class Recorder:
+    """Stands for `Checkpoints`; refuses the steps in `refused`."""
+
+    def __init__(self, refused=()):
+        self.steps, self.refused = [], refused
+
+    def save(self, step):
+        self.steps.append(step)
+        return None if step in self.refused else f"step-{step}"
+
+
+@pytest.mark.parametrize(
+    ("start", "steps", "every", "expected"),
+    [
+        (0, 7, 3, [3, 6, 7]),
+        (0, 6, 3, [3, 6]),
+        (4, 7, 3, [6, 7]),  # counted from the start of the run, not of this fit
+        (0, 2, 100, [2]),
+    ],
+)
+def test_the_callback_saves_every_few_updates_and_at_the_end(start, steps, every, expected):
+    recorder = Recorder()
+    checkpointer = Checkpointer(recorder, start, steps, every)
+    for batch in range(steps - start):
+        checkpointer.on_train_batch_end(batch)
+    assert recorder.steps == expected
+
+
+def test_saving_now_tells_the_step_on_disk_and_saves_it_once():
+    recorder = Recorder(refused=[5])
+    checkpointer = Checkpointer(recorder, start=2, steps=100, every=4)
+    assert checkpointer.save_now() == 2  # nothing new since the start
+    checkpointer.on_train_batch_end(0)
+    assert checkpointer.save_now() == 3 and checkpointer.save_now() == 3
+    checkpointer.on_train_batch_end(1)  # 4: due
+    checkpointer.on_train_batch_end(2)
+    assert checkpointer.save_now() == 4  # 5 held a NaN
+    assert recorder.steps == [3, 4, 5]
+
+
+def test_the_callback_in_a_real_fit(tmp_path):
+    model = new_model(seed=1)
+    checkpoints = Checkpoints(str(tmp_path), model, keep=10)
+    train(model, 0, 5, [Checkpointer(checkpoints, start=0, steps=5, every=2)])
+    assert {p.stem for p in Path(tmp_path).glob("*.index")} == {"step-2", "step-4", "step-5"}
+    again = new_model(seed=2)
+    assert Checkpoints(str(tmp_path), again).restore() == (5, [])
+    assert_same_state(state(again), state(model))
+
+
+class InterruptBefore(keras.callbacks.Callback):
+    """Ctrl-C between two updates."""
+
+    def __init__(self, batch):
+        super().__init__()
+        self.batch = batch
+
+    def on_train_batch_begin(self, batch, logs=None):
+        if batch == self.batch:
+            raise KeyboardInterrupt
+
+
+def test_ctrl_c_between_updates_saves_the_state_of_the_unbroken_run(unbroken, tmp_path):
+    model = new_model(seed=1)
+    checkpointer = Checkpointer(Checkpoints(str(tmp_path), model), start=0, steps=5, every=100)
+    with pytest.raises(KeyboardInterrupt):
+        train(model, 0, 5, [InterruptBefore(3), checkpointer])
+    assert checkpointer.save_now() == 3
+    other = new_model(seed=2)
+    assert Checkpoints(str(tmp_path), other).restore() == (3, [])
+    assert_same_state(state(other), unbroken[1])

@@ -1,0 +1,82 @@
+"""`auto` follows the hardware; a word of the user's is taken as it is."""
+
+import io
+
+import pytest
+
+from d2v_tf.training import precision
+
+FLAGS = "processor\t: 0\nflags\t\t: fpu sse4_2 avx2 avx512f {}\nbugs\t\t: \n"
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    """Makes TensorFlow see the accelerators, and Linux the processor flags, that it is told."""
+
+    def make(devices=(), flags=""):
+        monkeypatch.setattr(
+            precision.tf.config,
+            "list_physical_devices",
+            lambda kind=None: [d for d in devices if d == kind],
+        )
+        opened = lambda *args, **kwargs: io.StringIO(FLAGS.format(flags))  # noqa: E731
+        monkeypatch.setattr(precision, "open", opened, raising=False)
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("devices", "flags", "expected_precision", "expected_xla"),
+    [
+        ((), "", "float32", True),
+        ((), "avx512_vnni", "float32", True),
+        ((), "avx512_bf16", "bfloat16", False),
+        ((), "amx_tile amx_bf16", "bfloat16", False),
+        (("GPU",), "", "bfloat16", True),
+        (("TPU",), "", "bfloat16", True),
+        (("GPU",), "avx512_bf16", "bfloat16", True),
+    ],
+)
+def test_auto_is_what_the_machine_is_fastest_with(
+    machine, devices, flags, expected_precision, expected_xla
+):
+    machine(devices, flags)
+    numbers = precision.resolve_precision("auto")
+    assert numbers == expected_precision
+    assert precision.resolve_xla("auto", numbers) is expected_xla
+
+
+@pytest.mark.parametrize("devices", [(), ("GPU",)])
+@pytest.mark.parametrize("flags", ["", "avx512_bf16"])
+def test_what_the_user_says_is_taken(machine, devices, flags):
+    machine(devices, flags)
+    for word in ("float32", "bfloat16"):
+        assert precision.resolve_precision(word) == word
+        assert precision.resolve_xla(True, word) is True
+        assert precision.resolve_xla(False, word) is False
+
+
+def test_float32_on_a_cpu_with_bfloat16_is_still_compiled(machine):
+    machine(flags="avx512_bf16")
+    assert precision.resolve_xla("auto", "float32") is True
+
+
+def test_a_system_without_cpuinfo_has_no_bfloat16(machine, monkeypatch):
+    machine()
+
+    def missing(*args, **kwargs):
+        raise FileNotFoundError
+
+    monkeypatch.setattr(precision, "open", missing, raising=False)
+    assert precision.resolve_precision("auto") == "float32"
+
+
+def test_a_processor_that_lists_no_flags_has_no_bfloat16(machine, monkeypatch):
+    machine()
+    arm = "processor\t: 0\nFeatures\t: fp asimd bf16\n"
+    monkeypatch.setattr(precision, "open", lambda *a, **k: io.StringIO(arm), raising=False)
+    assert precision.resolve_precision("auto") == "float32"
+
+
+def test_every_precision_has_a_keras_policy():
+    assert precision.POLICIES == {"float32": "float32", "bfloat16": "mixed_bfloat16"}

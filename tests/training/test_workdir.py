@@ -1,0 +1,155 @@
+"""A run's folder belongs to one process and one recipe."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from d2v_tf.config import load_recipe
+from d2v_tf.training.workdir import WorkdirError, open_workdir
+
+ROOT = Path(__file__).resolve().parents[2]
+TINY = ROOT / "configs" / "pretrain" / "vision_tiny.yaml"
+OPEN_AND_EXIT = """
+import sys
+from d2v_tf.config import load_recipe
+from d2v_tf.training.workdir import open_workdir
+with open_workdir(sys.argv[1], load_recipe(sys.argv[2])):
+    print("taken")
+"""
+
+
+def recipe(*overrides):
+    return load_recipe(TINY, ["steps=100", *overrides])
+
+
+def refusal(path, run):
+    with pytest.raises(WorkdirError) as caught, open_workdir(str(path), run):
+        raise AssertionError("the folder was taken")
+    return str(caught.value)
+
+
+def open_in_another_process(path):
+    return subprocess.run(
+        [sys.executable, "-c", OPEN_AND_EXIT, str(path), str(TINY)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
+    )
+
+
+def test_a_second_process_is_refused_until_the_first_lets_go(tmp_path):
+    with open_workdir(str(tmp_path), load_recipe(TINY)):
+        second = open_in_another_process(tmp_path)
+    assert second.returncode == 1 and "taken" not in second.stdout
+    assert (
+        second.stderr.strip()
+        .splitlines()[-1]
+        .endswith(
+            f"WorkdirError: --workdir={tmp_path} is in use by another run. Wait for it to end or "
+            "choose another folder."
+        )
+    )
+    assert open_in_another_process(tmp_path).stdout == "taken\n"
+
+
+def test_the_same_process_is_refused_too(tmp_path):
+    with open_workdir(str(tmp_path), recipe()):
+        assert "is in use by another run" in refusal(tmp_path, recipe())
+
+
+def test_an_error_inside_lets_go_of_the_folder(tmp_path):
+    with pytest.raises(KeyError), open_workdir(str(tmp_path), recipe()):
+        raise KeyError
+    with open_workdir(str(tmp_path), recipe()):
+        pass
+
+
+def test_a_refusal_lets_go_of_the_folder(tmp_path):
+    with open_workdir(str(tmp_path), recipe()):
+        pass
+    refusal(tmp_path, recipe("seed=1"))
+    with open_workdir(str(tmp_path), recipe()):
+        pass
+
+
+def test_folders_are_made_and_the_recipe_is_written(tmp_path):
+    run = recipe("optimizer.learning_rate=2e-3", "schedule.warmup_steps=10%", "mask.ratio=0.5")
+    with open_workdir(str(tmp_path / "runs" / "a"), run):
+        files = {p.name for p in (tmp_path / "runs" / "a").iterdir()}
+        assert load_recipe(tmp_path / "runs" / "a" / "config.yaml") == run
+    assert files == {".lock", "config.yaml"}
+
+
+@pytest.mark.parametrize("inside", ["", "run"])
+def test_a_file_in_the_way(tmp_path, inside):
+    file = tmp_path / "file"
+    file.write_text("")
+    reason = "Not a directory" if inside else "File exists"
+    path = file / inside if inside else file
+    assert refusal(path, recipe()) == (
+        f"--workdir={path} cannot be written ({reason}). Choose another folder."
+    )
+
+
+def test_a_folder_that_nobody_may_write():
+    told = refusal("/proc/nowhere", recipe())
+    assert told.startswith("--workdir=/proc/nowhere cannot be written (")
+
+
+def test_a_changed_recipe_is_told_key_by_key(tmp_path):
+    with open_workdir(str(tmp_path), recipe()):
+        pass
+    before = (tmp_path / "config.yaml").read_text()
+    assert refusal(tmp_path, recipe("optimizer.learning_rate=0.5", "model.dropout=0.25")) == (
+        f"{tmp_path}/config.yaml is of a run with another recipe: model.dropout was 0.0 and is "
+        "0.25; optimizer.learning_rate was 0.001 and is 0.5. To continue that run, start it as "
+        "before; for a new run, choose another --workdir."
+    )
+    assert (tmp_path / "config.yaml").read_text() == before
+
+
+def test_a_list_and_an_empty_value_count_as_changes(tmp_path):
+    with open_workdir(str(tmp_path), recipe("data2vec.ema=[0.9, 0.99, 5]")):
+        pass
+    told = refusal(tmp_path, recipe("data2vec.ema=[0.9, 0.99, 6]", "data2vec.target_norm=null"))
+    assert "data2vec.ema was [0.9, 0.99, 5] and is [0.9, 0.99, 6]" in told
+    assert "data2vec.target_norm was 'layer' and is None" in told
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "log_every=3",
+        "checkpoint_every=7",
+        "keep_checkpoints=9",
+        "probe_every=11",
+        "xla=false",
+        "data.eval_source=builtin:train",
+        "data.max_bad=0.5",
+    ],
+)
+def test_what_no_update_depends_on_may_change(tmp_path, override):
+    with open_workdir(str(tmp_path), recipe()):
+        pass
+    changed = recipe(override)
+    assert changed != recipe()
+    with open_workdir(str(tmp_path), changed):
+        pass
+    assert load_recipe(tmp_path / "config.yaml") == changed
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["steps=200", "seed=1", "batch_size=64", "accumulate=2", "precision=float32", "guard={}"],
+)
+def test_what_an_update_depends_on_may_not(tmp_path, override):
+    with open_workdir(str(tmp_path), recipe("guard.after_steps=1")):
+        pass
+    told = refusal(tmp_path, recipe("guard.after_steps=1", override))
+    assert override.split("=")[0] in told
