@@ -1,0 +1,73 @@
+"""Probes are measured once each, beside the untrained backbone and the raw input."""
+
+import io
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from d2v_tf.training.evidence import Evidence
+from d2v_tf.training.logs import read_json_lines
+
+
+class Backbone:
+    """Stands for a backbone: one token, the images' pixels; counts how often it is asked."""
+
+    num_prefix_tokens, calls = 0, 0
+
+    def predict_on_batch(self, images):
+        self.calls += 1
+        return images.reshape(len(images), 1, -1)
+
+
+def images_of_two_classes(num, seed):
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 2, num)
+    images = rng.normal(0, 0.1, (num, 2, 2, 1))
+    images[..., 0, 0] += 2.0 * labels[:, None, None][..., 0] - 1.0
+    return [(images.astype("float32"), labels)]
+
+
+@pytest.fixture
+def evidence(tmp_path):
+    console = Console(file=io.StringIO(), width=120)
+    return Evidence(
+        str(tmp_path), console, (images_of_two_classes(60, 0), images_of_two_classes(40, 1))
+    )
+
+
+def scores(evidence):
+    return [(r["of"], r["step"], r["knn"], r["linear"]) for r in read_json_lines(evidence.path)]
+
+
+def test_baselines_come_first_and_each_score_is_measured_once(evidence):
+    backbone = Backbone()
+    evidence.measure_baselines(backbone)
+    evidence.measure(backbone, 5)
+    calls = backbone.calls
+    evidence.measure(backbone, 5)  # as after a run that stopped between probe and end
+    assert backbone.calls == calls
+    assert scores(evidence) == [
+        ("raw input", 0, 1.0, 1.0),
+        ("untrained", 0, 1.0, 1.0),
+        ("pre-trained", 5, 1.0, 1.0),
+    ]
+
+
+def test_the_table_has_every_score_in_percent(evidence):
+    evidence._record(0, "raw input", {"knn": 0.5, "linear": 0.625})
+    evidence._record(12000, "pre-trained", {"knn": 0.75, "linear": 0.8764})
+    evidence.print_table()
+    shown = evidence.console.file.getvalue()
+    raw, trained = (line for line in shown.splitlines() if "raw" in line or "pre-" in line)
+    assert "50.0" in raw and "62.5" in raw
+    assert "12,000" in trained and "75.0" in trained and "87.6" in trained
+
+
+def test_the_callback_counts_the_steps_of_the_whole_run(evidence):
+    backbone = Backbone()
+    callback = evidence.every(4, start=6)
+    callback.set_model(type("Model", (), {"student": backbone}))
+    for batch in range(7):  # updates 7 to 13
+        callback.on_train_batch_end(batch)
+    assert [step for _, step, *_ in scores(evidence)] == [8, 12]
