@@ -163,3 +163,18 @@ def test_most_masks_reach_the_published_quota_of_a_vit():
 def test_errors_name_the_limits_and_the_value(arguments, message):
     with pytest.raises(ValueError, match=message):
         block_mask((8, 8), make_seeds(2), **arguments)
+
+
+def test_a_mask_is_the_same_in_tf_data_and_its_shape_is_static():
+    """Also after masks of batches of several sizes, which relax the shapes of traced functions."""
+    seeds = make_seeds(12)
+    masks = block_mask((6, 9), seeds, min_block=4).numpy()
+    for number in (3, 5, 7):
+        block_mask((6, 9), seeds[:number], min_block=4)
+    data = tf.data.Dataset.from_tensor_slices(seeds)
+    one_by_one = data.map(lambda s: block_mask((6, 9), s, min_block=4), num_parallel_calls=4)
+    assert one_by_one.element_spec.shape == (6, 9)
+    assert_array_equal(list(one_by_one.as_numpy_iterator()), masks)
+    batches = data.batch(4, drop_remainder=True).map(lambda s: block_mask((6, 9), s, min_block=4))
+    assert batches.element_spec.shape == (4, 6, 9)
+    assert_array_equal(np.concatenate(list(batches.as_numpy_iterator())), masks)
