@@ -281,6 +281,8 @@ def _problems(recipe):
             "accumulate",
             f"{recipe.accumulate} does not divide batch_size {recipe.batch_size}",
         )
+    if recipe.accumulate > 1 and recipe.data2vec.target_norm == "batch":
+        yield "accumulate", "must be 1 with data2vec.target_norm batch, which needs whole batches"
     stages = schedule.warmup_steps
     if schedule.kind == "tri_stage":
         stages += schedule.hold_steps + schedule.decay_steps

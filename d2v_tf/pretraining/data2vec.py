@@ -95,6 +95,15 @@ class Data2Vec(keras.Model):
             raise ValueError(
                 f"ema must be (tau_0, tau_e, tau_n) with both taus in [0, 1]. Received: {ema}"
             )
+        if max_masked is not None and max_masked < 1:
+            raise ValueError(f"max_masked must be at least 1. Received: {max_masked}")
+        if accumulate < 1:
+            raise ValueError(f"accumulate must be at least 1. Received: {accumulate}")
+        if accumulate > 1 and target_norm == "batch":
+            raise ValueError(
+                'target_norm="batch" takes its statistics from the whole batch and cannot be '
+                f"accumulated. Received: accumulate={accumulate}"
+            )
         self.student = student
         self.num_target_layers = num_target_layers
         self.target_features = target_features
@@ -158,7 +167,10 @@ class Data2Vec(keras.Model):
         decay = ema_decay(self.optimizer.iterations, *self.ema)
         learning_rate = ops.convert_to_tensor(self.optimizer.learning_rate)
         # The divisor is known before the first forward pass, so micro-batches add up exactly.
-        total = tf.maximum(tf.reduce_sum(tf.cast(batch["mask"], tf.float32)), 1.0)
+        counts = tf.math.count_nonzero(batch["mask"], axis=1)  # [B]
+        if self.max_masked is not None:
+            counts = tf.minimum(counts, self.max_masked)
+        total = tf.maximum(tf.cast(tf.reduce_sum(counts), tf.float32), 1.0)
         if self.accumulate == 1:
             gradients, sums = self._gradients(batch, total)
         else:
@@ -249,11 +261,8 @@ class Data2Vec(keras.Model):
         length = mask.shape[1]
         num_positions = length if self.max_masked is None else min(self.max_masked, length)
         present, positions = tf.math.top_k(tf.cast(mask, tf.int32), num_positions)  # [B, M]
-        # A product with one-hot rows: exact, and its gradient is a product too, where a gather's
-        # is a scatter, which is slow under XLA.
-        one_hot = tf.one_hot(positions, length)  # [B, M, T]
-        gather = lambda x: tf.matmul(tf.cast(one_hot, x.dtype), x)  # noqa: E731
-        return gather, tf.cast(present, tf.float32)
+        weights = tf.cast(present, tf.float32)
+        return lambda x: tf.gather(x, positions, batch_dims=1), weights
 
     def _student_hidden(self, embedded, mask, training):
         """The student's last block, `[B, T, D]`, with the masked positions hidden from it."""
