@@ -62,7 +62,7 @@ def knn_accuracy(train, test, num_neighbors=20):
     return float(classifier.score(normalize(test[0]), test[1]))
 
 
-def linear_probe_accuracy(train, test, strengths=(0.001, 0.03, 1.0)):
+def linear_probe_accuracy(train, test, strengths=(0.001, 0.01, 0.1)):
     """Accuracy of multinomial logistic regression on standardised features.
 
     Pixels need more regularisation than good features do: its strength (scikit-learn's C) is the
@@ -80,7 +80,7 @@ def linear_probe_accuracy(train, test, strengths=(0.001, 0.03, 1.0)):
     held_out = np.arange(len(labels)) % 5 == 4
 
     def fit(strength, features, labels):
-        return LogisticRegression(C=strength, max_iter=300, tol=1e-3).fit(features, labels)
+        return LogisticRegression(C=strength, max_iter=1000, tol=1e-3).fit(features, labels)
 
     scores = [
         fit(c, features[~held_out], labels[~held_out]).score(features[held_out], labels[held_out])
