@@ -111,11 +111,9 @@ def pretrain(recipe, workdir, console=None, published_batch_size=None):
             except KeyboardInterrupt:
                 checkpointer.save_now()
                 raise
-            except tf.errors.OpError:
-                if data.error is None:
-                    raise
+            except tf.errors.OpError as error:
                 # TensorFlow wraps what the input pipeline raised in an error of its own.
-                raise data.error from None
+                raise data.explain(error) from None
             finally:
                 log.close()
 

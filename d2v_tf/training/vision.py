@@ -2,10 +2,11 @@
 
 import keras
 import numpy as np
+import tensorflow as tf
 from keras_hub.layers import ImageConverter
 
 from d2v_tf.backbones.vision import Data2VecVisionBackbone
-from d2v_tf.data.reading import BadFiles
+from d2v_tf.data.reading import BadExamples, DataError, first_line
 from d2v_tf.data.sources import open_source
 from d2v_tf.data.vision import evaluation_dataset, pretraining_dataset
 from d2v_tf.masking import num_masked_patches
@@ -45,7 +46,7 @@ class VisionData:
         self.recipe = recipe
         group = recipe.data
         self.source = open_source(group.source, tfds_dir=group.tfds_dir)
-        self.bad_files = BadFiles(
+        self.bad_examples = BadExamples(
             self.source.name, self.source.num_examples, max_bad=group.max_bad, warn=warn
         )
         self.eval_source = group.eval_source
@@ -63,10 +64,13 @@ class VisionData:
         """int. Examples in an epoch."""
         return self.source.num_examples
 
-    @property
-    def error(self):
-        """The `DataError` that stopped the input pipeline, or `None`."""
-        return self.bad_files.error
+    def explain(self, error):
+        """The `DataError` behind a TensorFlow error from the input pipeline, or that error."""
+        if self.bad_examples.error is not None:
+            return self.bad_examples.error
+        if isinstance(error, tf.errors.DataLossError):
+            return DataError(f"data: {self.name} is corrupt: {first_line(error)}.")
+        return error
 
     def batches(self, step):
         """The batches from update `step` on, without end."""
@@ -88,7 +92,7 @@ class VisionData:
             color_jitter=group.color_jitter,
             mean=group.mean,
             std=group.std,
-            bad_files=self.bad_files,
+            bad_examples=self.bad_examples,
             shuffle=group.shuffle,
         )
 
@@ -98,7 +102,7 @@ class VisionData:
         Without `data.eval_source`, every fifth example is for testing. At most
         `data.probe_examples` are for training, evenly spread over the source.
         """
-        if self.source.class_names is None:
+        if not self.source.has_labels:
             return None
         every_fifth = np.arange(self.num_examples) % 5 == 4
         if self.eval_source is None:
@@ -121,13 +125,13 @@ class VisionData:
             mean=group.mean,
             std=group.std,
             batch_size=256,
-            bad_files=BadFiles(source.name, source.num_examples, group.max_bad, self.warn),
+            bad_examples=BadExamples(source.name, source.num_examples, group.max_bad, self.warn),
             keep=keep,
         )
 
     def counts(self):
         """Numbers to log with every logged update."""
-        return {"bad_examples": self.bad_files.count}
+        return {"bad_examples": self.bad_examples.count}
 
     def save_preprocessing(self, folder):
         """Adds to a preset what turns an image into the backbone's input."""
