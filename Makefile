@@ -2,27 +2,32 @@
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
-INSTALLED := $(VENV)/.installed
+PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet
 
 .PHONY: pretrain test lint format clean
 
-pretrain: $(INSTALLED)
+pretrain: $(VENV)/.installed
 	$(BIN)/python tools/pretrain.py --modality=vision --workdir=runs/digits
 
-test: $(INSTALLED)
+test: lint
 	$(BIN)/python -m pytest
 
-lint: $(INSTALLED)
+lint: $(VENV)/.installed-test
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 
-format: $(INSTALLED)
+format: $(VENV)/.installed-test
 	$(BIN)/ruff check --fix . && $(BIN)/ruff format .
 
 clean:
 	rm -rf $(VENV) runs
 
-# The stamp is made last, so that an interrupted install is done again.
-$(INSTALLED): setup.py
+# A stamp is made last, so that an interrupted install is done again.
+$(VENV)/.installed: setup.py
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --disable-pip-version-check --quiet --editable ".[dev]"
+	$(PIP) --editable .
 	touch $@
+
+$(VENV)/.installed-test: setup.py
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) --editable ".[test]"
+	touch $(VENV)/.installed $@

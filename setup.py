@@ -1,4 +1,4 @@
-"""Installs d2v_tf; `pip install -e .[test]` for development."""
+"""Installs d2v_tf; `make test` adds what the tests need."""
 
 from pathlib import Path
 
@@ -15,6 +15,7 @@ setup(
     packages=find_packages(include=["d2v_tf", "d2v_tf.*"]),
     install_requires=[
         "absl-py",
+        "importlib_resources",  # tensorflow-datasets imports it without asking for it
         "keras>=3.15,<4",
         "keras-nlp>=0.32",  # installs keras-hub, the import that is used
         "numpy",
@@ -30,7 +31,8 @@ setup(
     extras_require={
         # Its native decoders need TensorFlow 2.16; see README.md.
         "audio-io": ["tensorflow-io>=0.37"],
-        "test": ["pillow", "pytest"],
-        "dev": ["pillow", "pre-commit", "pytest", "ruff"],
+        # torch and transformers are what our numbers are compared with; the package needs neither.
+        "test": ["pillow", "pytest", "ruff", "torch==2.13.0", "transformers>=5"],
+        "dev": ["pre-commit"],
     },
 )
