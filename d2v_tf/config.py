@@ -8,19 +8,9 @@ import typing
 import pydantic
 import yaml
 
-from d2v_tf.config_schema import (
-    DURATIONS,
-    PAPER,
-    RECIPES,
-    Group,
-    Positive,
-)
-from d2v_tf.config_schema import GuardGroup as GuardGroup
-from d2v_tf.config_schema import OptimizerGroup as OptimizerGroup
-from d2v_tf.config_schema import Recipe as Recipe
-from d2v_tf.config_schema import ScheduleGroup as ScheduleGroup
-from d2v_tf.config_schema import VisionRecipe as VisionRecipe
 from d2v_tf.errors import UserError
+from d2v_tf.schema import DURATIONS, PAPER, RECIPES
+from d2v_tf.schema.common import Group, Positive
 
 
 class ConfigError(UserError):

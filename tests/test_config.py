@@ -9,7 +9,9 @@ import yaml
 
 import d2v_tf
 from d2v_tf.config import ConfigError, dump_recipe, load_recipe
-from d2v_tf.config_schema import DURATIONS, Data2VecGroup, VisionModel, VisionRecipe
+from d2v_tf.schema import DURATIONS, VisionRecipe
+from d2v_tf.schema.common import Data2VecGroup
+from d2v_tf.schema.vision import VisionModel
 
 ROOT = Path(__file__).resolve().parents[1]
 RECIPES = sorted((ROOT / "configs").rglob("*.yaml"))

@@ -2,7 +2,7 @@
 
 import pytest
 
-from d2v_tf.config import GuardGroup
+from d2v_tf.schema.common import GuardGroup
 from d2v_tf.training.guard import HealthGuard, RunStopped
 
 GUARD = GuardGroup(after_steps=10, min_target_var=0.1, min_pred_var=0.01)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import d2v_tf
-from d2v_tf.config import OptimizerGroup, ScheduleGroup
+from d2v_tf.schema.common import OptimizerGroup, ScheduleGroup
 from d2v_tf.training.optimizer import build_optimizer
 
 
