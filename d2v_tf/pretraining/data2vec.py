@@ -12,6 +12,7 @@ from d2v_tf.pretraining.targets import (
     deviation,
     moment_sums,
     regression_loss,
+    sequence_deviation_sums,
 )
 
 
@@ -24,7 +25,8 @@ class Data2Vec(keras.Model):
 
     A batch is a dict: the backbone's inputs (a backbone of a single input: under that input's
     name, `"images"`) and `"mask"`, bool `[B, T]`, True = hidden from the student. An input that
-    differs for the teacher comes twice, the teacher's under `"target_" + name`.
+    differs for the teacher comes twice, the teacher's under `"target_" + name`. B and T may differ
+    from batch to batch.
 
     Args:
         student: a `Data2VecBackbone`.
@@ -38,8 +40,9 @@ class Data2Vec(keras.Model):
         ema: (tau_0, tau_e, tau_n). The decay rises linearly from the first to the second over the
             first tau_n updates.
         head_layers: 1 (linear) or 2 (linear D -> 2 D, GELU, linear 2 D -> D).
-        max_masked: optional int. The most masked positions in an example, fixed so that shapes are
-            static; positions past it would be left out of the loss. Defaults to T.
+        max_masked: optional int, or a function of T that gives it. The most masked positions in an
+            example, fixed so that shapes are static; positions past it would be left out of the
+            loss. Defaults to T.
         accumulate: int. Micro-batches that an update's batch is computed in, one after the other.
             The result does not depend on it: the loss is divided by the masked positions of the
             whole batch.
@@ -95,7 +98,7 @@ class Data2Vec(keras.Model):
             raise ValueError(
                 f"ema must be (tau_0, tau_e, tau_n) with both taus in [0, 1]. Received: {ema}"
             )
-        if max_masked is not None and max_masked < 1:
+        if isinstance(max_masked, int) and max_masked < 1:
             raise ValueError(f"max_masked must be at least 1. Received: {max_masked}")
         if accumulate < 1:
             raise ValueError(f"accumulate must be at least 1. Received: {accumulate}")
@@ -167,9 +170,8 @@ class Data2Vec(keras.Model):
         decay = ema_decay(self.optimizer.iterations, *self.ema)
         learning_rate = ops.convert_to_tensor(self.optimizer.learning_rate)
         # The divisor is known before the first forward pass, so micro-batches add up exactly.
-        counts = tf.math.count_nonzero(batch["mask"], axis=1)  # [B]
-        if self.max_masked is not None:
-            counts = tf.minimum(counts, self.max_masked)
+        counts = tf.math.count_nonzero(batch["mask"], axis=1, dtype=tf.int32)  # [B]
+        counts = tf.minimum(counts, self._num_positions(batch["mask"]))
         total = tf.maximum(tf.cast(tf.reduce_sum(counts), tf.float32), 1.0)
         if self.accumulate == 1:
             gradients, sums = self._gradients(batch, total)
@@ -181,6 +183,7 @@ class Data2Vec(keras.Model):
             "loss": sums["loss"],
             "target_var": deviation(sums["targets"]),
             "pred_var": deviation(sums["predictions"]),
+            "frontend_var": sums["frontend"][0] / sums["frontend"][1],
             "ema_decay": decay,
             "learning_rate": learning_rate,
         }
@@ -188,7 +191,7 @@ class Data2Vec(keras.Model):
     def _gradients(self, batch, total):
         """Gradients of the loss summed over `batch` divided by `total`, and the sums to log."""
         with tf.GradientTape() as tape:
-            predictions, targets, weights = self._masked_regression(batch)
+            predictions, targets, weights, frontend = self._masked_regression(batch)
             losses = regression_loss(predictions, targets, self.loss_beta, self.loss_scale)
             loss = tf.reduce_sum(losses * weights) / total
         gradients = tape.gradient(loss, [v.value for v in self.trainable_variables])
@@ -197,6 +200,7 @@ class Data2Vec(keras.Model):
             "loss": loss,
             "targets": moment_sums(targets, weights),
             "predictions": moment_sums(predictions, weights),
+            "frontend": frontend,
         }
 
     def _accumulated_gradients(self, batch, total):
@@ -214,6 +218,7 @@ class Data2Vec(keras.Model):
                 "loss": tf.zeros([]),
                 "targets": tf.zeros([3, dim]),
                 "predictions": tf.zeros([3, dim]),
+                "frontend": tf.zeros([2]),
             },
         )
         _, result = tf.while_loop(
@@ -225,15 +230,19 @@ class Data2Vec(keras.Model):
         return result
 
     def _split(self, x):
-        if x.shape[0] % self.accumulate:
+        shape = ops.shape(x)
+        if isinstance(shape[0], int) and shape[0] % self.accumulate:
             raise ValueError(
                 f"accumulate must divide the batch. "
-                f"Received: accumulate={self.accumulate}, a batch of {x.shape[0]}"
+                f"Received: accumulate={self.accumulate}, a batch of {shape[0]}"
             )
-        return tf.reshape(x, (self.accumulate, x.shape[0] // self.accumulate, *x.shape[1:]))
+        return tf.reshape(x, (self.accumulate, shape[0] // self.accumulate, *shape[1:]))
 
     def _masked_regression(self, batch):
-        """Predictions and targets at masked positions, float32 `[B, M, D]`, weights `[B, M]`."""
+        """Predictions and targets at masked positions, float32 `[B, M, D]`, their weights `[B, M]`.
+
+        Also the sums `[2]` for the frontend's deviation over the sequence.
+        """
         mask = batch["mask"]
         gather, weights = self._masked_positions(mask)
         embedded = target_embedded = self.student.frontend(self._inputs(batch), training=True)
@@ -254,15 +263,23 @@ class Data2Vec(keras.Model):
                 )
             )
         hidden = self._student_hidden(embedded, mask, training=True)
-        return self._predict(gather(hidden)), targets, weights
+        frontend = sequence_deviation_sums(embedded["features"], embedded.get("padding_mask"))
+        return self._predict(gather(hidden)), targets, weights, frontend
 
     def _masked_positions(self, mask):
         """A function `[B, T, D]` -> `[B, M, D]` that picks masked positions, and their weights."""
-        length = mask.shape[1]
-        num_positions = length if self.max_masked is None else min(self.max_masked, length)
+        num_positions = self._num_positions(mask)
         present, positions = tf.math.top_k(tf.cast(mask, tf.int32), num_positions)  # [B, M]
         weights = tf.cast(present, tf.float32)
         return lambda x: tf.gather(x, positions, batch_dims=1), weights
+
+    def _num_positions(self, mask):
+        """M, a number where T is known while tracing and a scalar tensor where it is not."""
+        length = tf.shape(mask)[1] if mask.shape[1] is None else mask.shape[1]
+        limit = self.max_masked(length) if callable(self.max_masked) else self.max_masked
+        if limit is None:
+            return length
+        return min(limit, length) if isinstance(length, int) else tf.minimum(limit, length)
 
     def _student_hidden(self, embedded, mask, training):
         """The student's last block, `[B, T, D]`, with the masked positions hidden from it."""

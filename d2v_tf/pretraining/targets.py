@@ -135,3 +135,29 @@ def deviation(sums):
         count - 1.0, 1.0
     )
     return ops.mean(ops.sqrt(ops.maximum(variance, 0.0) + 1e-6))
+
+
+def sequence_deviation_sums(features, padding_mask=None):
+    """How much features vary along the sequence: a frontend that collapses shows it nowhere else.
+
+    The standard deviation over the T real positions, with 1e-6 under the root, averaged over
+    channels.
+
+    Args:
+        features: `[B, T, D]`.
+        padding_mask: optional `[B, T]`, 1 = real.
+
+    Returns:
+        float32 `[2]`: the sum over examples, and their number. Both add up over batches and
+        replicas; their ratio is the mean.
+    """
+    x = ops.cast(ops.stop_gradient(features), "float32")
+    if padding_mask is None:
+        deviations = ops.sqrt(ops.var(x, axis=1) + 1e-6)  # [B, D]
+    else:
+        weights = ops.cast(padding_mask, "float32")[..., None]  # [B, T, 1]
+        count = ops.maximum(ops.sum(weights, axis=1, keepdims=True), 1.0)
+        mean = ops.sum(x * weights, axis=1, keepdims=True) / count
+        squares = ops.sum(ops.square(x - mean) * weights, axis=1, keepdims=True)
+        deviations = ops.sqrt(squares / count + 1e-6)
+    return ops.stack([ops.sum(ops.mean(deviations, axis=-1)), ops.cast(ops.shape(x)[0], "float32")])

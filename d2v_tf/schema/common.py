@@ -73,6 +73,7 @@ class GuardGroup(Group):
     after_steps: Duration = 5000
     min_target_var: ZeroOrMore = 0.1
     min_pred_var: ZeroOrMore = 0.01
+    min_frontend_var: ZeroOrMore = 0.0
 
 
 class Recipe(Group):

@@ -16,7 +16,7 @@ from tests.pretraining.tiny import (
     vision_model,
 )
 
-LOGS = {"loss", "target_var", "pred_var", "ema_decay", "learning_rate"}
+LOGS = {"loss", "target_var", "pred_var", "frontend_var", "ema_decay", "learning_rate"}
 
 
 def fit(model, batch, jit_compile=False, steps=2):
@@ -71,6 +71,30 @@ def test_a_fixed_number_of_masked_positions_makes_no_difference(max_masked):
         assert_allclose(logs[name], expected[name], rtol=1e-5)
     for a, b in zip(model.weights, other.weights, strict=True):
         assert_allclose(a, b, atol=1e-6)
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_batches_may_differ_in_size_and_length(jit_compile):
+    """The step is traced once for shapes that it learns of only when it runs."""
+
+    def cut(rows, length):
+        return {k: v[:rows, :length] for k, v in sequence_batch().items()}
+
+    batches = [cut(4, 6), cut(2, 4), cut(3, 6)]
+    spec = {
+        "tokens": tf.TensorSpec((None, None, 5)),
+        "padding_mask": tf.TensorSpec((None, None), tf.bool),
+        "mask": tf.TensorSpec((None, None), tf.bool),
+    }
+    data = tf.data.Dataset.from_generator(lambda: batches, output_signature=spec)
+    model = sequence_model(max_masked=lambda length: length - 1, positions="none")
+    model.compile(keras.optimizers.SGD(0.1), jit_compile=jit_compile)
+    model.fit(data, steps_per_epoch=len(batches), verbose=0, shuffle=False)
+    other = sequence_model(positions="none")
+    for batch in batches:
+        step(other, batch)
+    for a, b in zip(model.weights, other.weights, strict=True):
+        assert_allclose(a, b, atol=1e-5)
 
 
 def test_half_precision_keeps_teacher_loss_and_weights_in_float32():

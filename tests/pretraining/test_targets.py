@@ -10,6 +10,7 @@ from d2v_tf.pretraining.targets import (
     moment_sums,
     normalize,
     regression_loss,
+    sequence_deviation_sums,
 )
 from tests import numpy_reference
 
@@ -130,6 +131,20 @@ def test_deviation_of_a_constant_or_of_nothing_is_small_and_finite():
     assert 0 <= float(deviation(constant)) < 0.01
     nothing = moment_sums(np.ones((2, 3, 4), "float32"), np.zeros((2, 3), "float32"))
     assert 0 <= float(deviation(nothing)) < 0.01
+
+
+@pytest.mark.parametrize("padded", [False, True])
+def test_sequence_deviation_is_over_the_real_positions_of_each_example(padded):
+    features = np.random.default_rng(0).normal(2.0, [1.0, 5.0, 0.1], size=(2, 50, 3))
+    padding_mask = np.arange(50) < np.array([[50], [30]]) if padded else np.ones((2, 50), bool)
+    features[~padding_mask] = 1e4
+    expected = [
+        np.mean(np.std(row[real], axis=0)) for row, real in zip(features, padding_mask, strict=True)
+    ]
+    total, count = sequence_deviation_sums(
+        features.astype("float32"), padding_mask if padded else None
+    )
+    assert_allclose(total / count, np.mean(expected), rtol=1e-4)
 
 
 def test_errors_name_the_norm_and_the_empty_list():

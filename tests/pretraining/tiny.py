@@ -90,8 +90,16 @@ class SequencePositions(keras.layers.Layer):
         return x if padding_mask is None else x * ops.cast(padding_mask, x.dtype)[..., None]
 
 
-def sequence_backbone(with_mask_token=True):
+class NoPositions(keras.layers.Layer):
+    """Zeroes the padding and nothing else: for sequences of any length."""
+
+    def call(self, x, padding_mask=None, training=None):
+        return x * ops.cast(padding_mask, x.dtype)[..., None]
+
+
+def sequence_backbone(with_mask_token=True, positions="learned"):
     """A post-norm backbone with padding and no class token, made from the parts."""
+    positions = {"learned": SequencePositions, "none": NoPositions}[positions]
     return Data2VecBackbone(
         inputs={
             "tokens": keras.Input((6, 5), name="tokens"),
@@ -99,14 +107,14 @@ def sequence_backbone(with_mask_token=True):
         },
         frontend=SequenceFrontend(8, name="frontend"),
         mask_token=MaskToken("uniform", name="mask_token") if with_mask_token else None,
-        positions=SequencePositions(name="positions"),
+        positions=positions(name="positions"),
         encoder=TransformerEncoder(num_layers=3, num_heads=2, intermediate_dim=12, name="encoder"),
     )
 
 
-def sequence_model(with_mask_token=True, seed=1, **kwargs):
+def sequence_model(with_mask_token=True, seed=1, positions="learned", **kwargs):
     model = Data2Vec(
-        sequence_backbone(with_mask_token),
+        sequence_backbone(with_mask_token, positions),
         **{
             "num_target_layers": 2,
             "target_norm": "instance",

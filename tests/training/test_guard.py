@@ -5,8 +5,8 @@ import pytest
 from d2v_tf.schema.common import GuardGroup
 from d2v_tf.training.guard import HealthGuard, RunStopped
 
-GUARD = GuardGroup(after_steps=10, min_target_var=0.1, min_pred_var=0.01)
-HEALTHY = {"loss": 1.0, "target_var": 0.9, "pred_var": 0.5}
+GUARD = GuardGroup(after_steps=10, min_target_var=0.1, min_pred_var=0.01, min_frontend_var=0.02)
+HEALTHY = {"loss": 1.0, "target_var": 0.9, "pred_var": 0.5, "frontend_var": 0.3}
 
 
 @pytest.mark.parametrize("loss", [float("nan"), float("inf")])
@@ -17,7 +17,12 @@ def test_a_loss_that_is_no_number_stops_the_run(loss):
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "what"), [("target_var", 0.09, "target"), ("pred_var", 0.009, "prediction")]
+    ("name", "value", "what"),
+    [
+        ("target_var", 0.09, "target"),
+        ("pred_var", 0.009, "prediction"),
+        ("frontend_var", 0.019, "features from the frontend"),
+    ],
 )
 def test_collapse_names_what_fell_and_what_to_try(name, value, what):
     guard = HealthGuard(start=0, guard=GUARD)
@@ -30,5 +35,5 @@ def test_low_variances_are_normal_before_after_steps():
 
 
 def test_values_at_the_threshold_are_healthy():
-    at = {"loss": 1.0, "target_var": 0.1, "pred_var": 0.01}
+    at = {"loss": 1.0, "target_var": 0.1, "pred_var": 0.01, "frontend_var": 0.02}
     HealthGuard(start=1000, guard=GUARD).on_train_batch_end(0, at)
