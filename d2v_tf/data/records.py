@@ -112,7 +112,7 @@ def _as_record(position, candidates):
     return {"position": position, "candidates": candidates}
 
 
-def open_tfrecord(pattern, _=None):
+def open_tfrecord(pattern, tfds_dir=None):
     """TFRecord files of `tf.train.Example`s that a glob names.
 
     An example holds the encoded image under `image/encoded` or `image`, and may hold its class
@@ -169,14 +169,14 @@ def count_records(path):
     return count
 
 
-def open_tfds(spec, data_dir=None):
+def open_tfds(spec, tfds_dir=None):
     """A dataset of tensorflow-datasets, `NAME[/CONFIG][:SPLIT]`; prepares it if need be."""
     import tensorflow_datasets as tfds  # slow to import, for this source only
 
     name, _, split = spec.partition(":")
     split = split or "train"
     try:
-        builder = tfds.builder(name, data_dir=data_dir)
+        builder = tfds.builder(name, data_dir=tfds_dir)
     except (tfds.core.DatasetNotFoundError, ValueError) as error:
         raise DataError(f"data: tfds:{name} is not a dataset: {first_line(error)}") from None
     if not builder.data_path.exists():

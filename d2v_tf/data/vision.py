@@ -38,7 +38,7 @@ def pretraining_dataset(
     """Batches for pre-training, without end; a function of (seed, position) alone.
 
     Args:
-        source: from `open_source`.
+        source: from `open_images`.
         image_shape: (int, int, int). Height, width, channels in pixels.
         patch_size: int. Side of a patch in pixels.
         batch_size: int. Examples a batch, of this shard.
@@ -95,7 +95,7 @@ def evaluation_dataset(source, *, image_shape, mean, std, batch_size, bad_exampl
     """Each image once, resized on the shorter side and cut to the center.
 
     Args:
-        source: from `open_source`.
+        source: from `open_images`.
         image_shape: (int, int, int). Height, width, channels in pixels.
         mean, std: floats per channel, of values in [0, 1].
         batch_size: int. The last batch may be smaller.

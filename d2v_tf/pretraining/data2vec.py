@@ -186,6 +186,7 @@ class Data2Vec(keras.Model):
             "frontend_var": sums["frontend"][0] / sums["frontend"][1],
             "ema_decay": decay,
             "learning_rate": learning_rate,
+            "examples": tf.cast(tf.shape(counts)[0], tf.float32),
         }
 
     def _gradients(self, batch, total):

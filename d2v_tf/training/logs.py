@@ -16,28 +16,28 @@ SHOWN = ("loss", "target_var", "pred_var")
 class Speedometer:
     """Examples per second of training alone: compilation, probes and checkpoints stay out."""
 
-    def __init__(self, batch_size):
-        self.batch_size = batch_size
+    def __init__(self):
         self.seconds, self.steps = 0.0, 0
         self.per_second = None
-        self._step_seconds = None
+        self._step_seconds = self._step_examples = None
         self._began = None
 
     def begin(self):
         self._began = time.perf_counter()
 
-    def end(self):
-        """Counts one step; the first one compiles and is left out."""
+    def end(self, examples):
+        """Counts one step of so many examples; the first one compiles and is left out."""
         elapsed = time.perf_counter() - self._began
         if self._step_seconds is None:
-            self._step_seconds = 0.0
+            self._step_seconds = self._step_examples = 0.0
             return
         self.seconds += elapsed
         self.steps += 1
         # The mean over about the last 100 steps: steady, yet it follows a machine that slows down.
         weight = max(1 / self.steps, 0.01)
         self._step_seconds += weight * (elapsed - self._step_seconds)
-        self.per_second = self.batch_size / self._step_seconds
+        self._step_examples += weight * (examples - self._step_examples)
+        self.per_second = self._step_examples / self._step_seconds
 
     def seconds_left(self, steps):
         """Seconds that `steps` more steps will take, or `None` before the second one."""
@@ -51,20 +51,19 @@ class RunLog(keras.callbacks.Callback):
         workdir: str. `metrics.jsonl` and `tensorboard/` go there.
         start: int. Updates made before this fit.
         steps: int. Updates of the whole run.
-        batch_size: int. Examples an update.
         log_every: int. Updates between two logged ones.
         counts: callable without arguments, a dict of further numbers to log (skipped examples).
         console: `rich` console; a bar where it is a terminal, plain lines elsewhere.
     """
 
-    def __init__(self, workdir, start, steps, batch_size, log_every, counts, console=None):
+    def __init__(self, workdir, start, steps, log_every, counts, console=None):
         super().__init__()
         self.path = os.path.join(workdir, "metrics.jsonl")
         self.start, self.steps = start, steps
         self.log_every = log_every
         self.counts = counts
         self.console = console or Console()
-        self.speed = Speedometer(batch_size)
+        self.speed = Speedometer()
         self.writer = tf.summary.create_file_writer(os.path.join(workdir, "tensorboard"))
         self.bar = None
 
@@ -86,7 +85,8 @@ class RunLog(keras.callbacks.Callback):
         self.speed.begin()
 
     def on_train_batch_end(self, batch, logs=None):
-        self.speed.end()
+        logs = dict(logs)
+        self.speed.end(float(logs.pop("examples")))
         step = self.start + batch + 1
         due = step % self.log_every == 0 or step in (self.start + 1, self.steps)
         if self.bar is not None:

@@ -91,9 +91,7 @@ def pretrain(recipe, workdir, console=None, published_batch_size=None):
             if not start:
                 evidence.measure_baselines(backbone)
 
-        log = RunLog(
-            workdir, start, recipe.steps, recipe.batch_size, recipe.log_every, data.counts, console
-        )
+        log = RunLog(workdir, start, recipe.steps, recipe.log_every, data.counts, console)
         checkpointer = Checkpointer(checkpoints, start, recipe.steps, recipe.checkpoint_every)
         callbacks = [HealthGuard(start, recipe.guard), log, checkpointer]
         if evidence and recipe.probe_every:

@@ -7,8 +7,8 @@ from keras_hub.layers import ImageConverter
 
 from d2v_tf.backbones.vision import Data2VecVisionBackbone
 from d2v_tf.data.reading import BadExamples, DataError, first_line
-from d2v_tf.data.sources import open_source
 from d2v_tf.data.vision import evaluation_dataset, pretraining_dataset
+from d2v_tf.data.vision_sources import open_images
 from d2v_tf.masking import num_masked_patches
 
 
@@ -45,7 +45,7 @@ class VisionData:
     def __init__(self, recipe, warn):
         self.recipe = recipe
         group = recipe.data
-        self.source = open_source(group.source, tfds_dir=group.tfds_dir)
+        self.source = open_images(group.source, tfds_dir=group.tfds_dir)
         self.bad_examples = BadExamples(
             self.source.name, self.source.num_examples, max_bad=group.max_bad, warn=warn
         )
@@ -109,7 +109,7 @@ class VisionData:
             return self._labelled(self.source, ~every_fifth, True), self._labelled(
                 self.source, every_fifth
             )
-        test = open_source(self.eval_source, tfds_dir=self.recipe.data.tfds_dir)
+        test = open_images(self.eval_source, tfds_dir=self.recipe.data.tfds_dir)
         everything = np.ones(self.num_examples, bool)
         return self._labelled(self.source, everything, True), self._labelled(test)
 

@@ -6,8 +6,8 @@ import tensorflow as tf
 from PIL import Image
 
 from d2v_tf.data.reading import BadExamples
-from d2v_tf.data.sources import open_source
 from d2v_tf.data.vision import _color_jitter, _resize, evaluation_dataset, random_window
+from d2v_tf.data.vision_sources import open_images
 from tests.data.images import encode, picture
 
 
@@ -87,7 +87,7 @@ def test_color_jitter_stays_in_range():
 def test_webp_is_read(tmp_path):
     (tmp_path / "a.webp").write_bytes(encode(picture(5), "WEBP", lossless=True))
     batches = evaluation_dataset(
-        open_source(f"folder:{tmp_path}"),
+        open_images(f"folder:{tmp_path}"),
         image_shape=(40, 48, 3),
         mean=(0.0, 0.0, 0.0),
         std=(1.0, 1.0, 1.0),

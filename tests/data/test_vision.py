@@ -8,8 +8,8 @@ import tensorflow as tf
 from PIL import Image
 
 from d2v_tf.data.reading import BadExamples, DataError
-from d2v_tf.data.sources import open_source
 from d2v_tf.data.vision import evaluation_dataset, pretraining_dataset
+from d2v_tf.data.vision_sources import open_images
 from tests.data.images import encode, picture, write_tree
 
 SHAPE = (16, 16, 3)
@@ -61,7 +61,7 @@ def photos(tmp_path):
 
 
 def test_batches_have_static_shapes_and_known_ranges(photos):
-    dataset = train_batches(open_source(f"folder:{photos}"))
+    dataset = train_batches(open_images(f"folder:{photos}"))
     assert dataset.element_spec["images"].shape == (4, *SHAPE)
     assert dataset.element_spec["mask"].shape == (4, 16)
     batch = take(dataset, 1)[0]
@@ -72,7 +72,7 @@ def test_batches_have_static_shapes_and_known_ranges(photos):
 
 
 def test_equal_seeds_give_equal_batches_and_a_later_start_continues(photos):
-    source = open_source(f"folder:{photos}")
+    source = open_images(f"folder:{photos}")
     whole = take(train_batches(source), 8)  # past three epochs of ten
     for one, other in zip(whole, take(train_batches(source), 8), strict=True):
         np.testing.assert_array_equal(one["images"], other["images"])
@@ -86,7 +86,7 @@ def test_equal_seeds_give_equal_batches_and_a_later_start_continues(photos):
 
 
 def test_an_example_is_the_same_whatever_its_batch(photos):
-    source = open_source(f"folder:{photos}")
+    source = open_images(f"folder:{photos}")
     large = take(train_batches(source, batch_size=8), 1)[0]
     small = take(train_batches(source, batch_size=2), 4)
     for name in ("images", "mask"):
@@ -98,7 +98,7 @@ def test_an_example_is_the_same_whatever_its_batch(photos):
 
 
 def test_the_same_example_is_seen_anew_in_the_next_epoch(photos):
-    source = open_source(f"folder:{photos}")
+    source = open_images(f"folder:{photos}")
     first, second = take(train_batches(source, batch_size=10, shuffle=False), 2)
     assert (np.abs(first["images"] - second["images"]).max(axis=(1, 2, 3)) > 0.05).all()
     assert (first["mask"] != second["mask"]).any(axis=1).sum() >= 9
@@ -106,7 +106,7 @@ def test_the_same_example_is_seen_anew_in_the_next_epoch(photos):
 
 def test_without_augmentation_the_image_comes_through(tmp_path):
     (tmp_path / "a.png").write_bytes(encode(picture(1, 16, 16)))
-    source = open_source(f"folder:{tmp_path}")
+    source = open_images(f"folder:{tmp_path}")
     batch = take(
         train_batches(
             source,
@@ -124,7 +124,7 @@ def test_without_augmentation_the_image_comes_through(tmp_path):
 
 def test_flips_half_of_the_images(tmp_path):
     (tmp_path / "a.png").write_bytes(encode(picture(1, 16, 16)))
-    source = open_source(f"folder:{tmp_path}")
+    source = open_images(f"folder:{tmp_path}")
     options = {"crop_scale": (1.0, 1.0), "crop_ratio": (1.0, 1.0), "color_jitter": 0.0}
     images = take(train_batches(source, batch_size=400, **options), 1)[0]["images"]
     image = picture(1, 16, 16) / 255 / 0.5 - 1
@@ -139,7 +139,7 @@ def test_crops_cover_the_areas_asked_for(tmp_path):
     rows, columns = np.mgrid[0:200, 0:200]
     ramp = np.stack([rows, columns, 0 * rows], axis=-1).astype("uint8")
     (tmp_path / "a.png").write_bytes(encode(ramp))
-    source = open_source(f"folder:{tmp_path}")
+    source = open_images(f"folder:{tmp_path}")
     options = {"flip": False, "color_jitter": 0.0, "crop_scale": (0.25, 0.75)}
     images = take(train_batches(source, batch_size=500, **options), 1)[0]["images"]
     pixels = (images + 1) * 127.5
@@ -155,7 +155,7 @@ def test_crops_cover_the_areas_asked_for(tmp_path):
 
 def test_color_jitter_changes_what_it_names(tmp_path):
     (tmp_path / "a.png").write_bytes(encode(picture(1, 16, 16) // 2 + 64))
-    source = open_source(f"folder:{tmp_path}")
+    source = open_images(f"folder:{tmp_path}")
     options = {"crop_scale": (1.0, 1.0), "crop_ratio": (1.0, 1.0), "flip": False}
     plain = take(train_batches(source, batch_size=1, color_jitter=0.0, **options), 1)[0]["images"]
     images = take(train_batches(source, batch_size=300, color_jitter=0.3, **options), 1)[0][
@@ -179,7 +179,7 @@ def test_jpeg_crops_equal_crops_of_the_decoded_image(tmp_path):
         (folder / "a.img").write_bytes(data)
         (folder / "a.img").rename(folder / ("a.jpg" if folder == jpeg else "a.png"))
     one, other = (
-        take(train_batches(open_source(f"folder:{f}"), batch_size=8), 1)[0]["images"]
+        take(train_batches(open_images(f"folder:{f}"), batch_size=8), 1)[0]["images"]
         for f in (jpeg, png)
     )
     # Chroma is interpolated within the crop only, which its border shows.
@@ -198,7 +198,7 @@ def test_jpeg_crops_equal_crops_of_the_decoded_image(tmp_path):
 )
 def test_formats_give_the_same_pixels(tmp_path, name, data):
     (tmp_path / name).write_bytes(data)
-    images, labels = evaluate(open_source(f"folder:{tmp_path}"), shape=(40, 48, 3))
+    images, labels = evaluate(open_images(f"folder:{tmp_path}"), shape=(40, 48, 3))
     assert np.abs(images[0] - picture(5)).max() <= (15 if name.endswith("jpg") else 0.01)
     assert labels.tolist() == [-1]
 
@@ -213,7 +213,7 @@ def test_gray_sixteen_bit_and_animated_images(tmp_path):
     animation = io.BytesIO()
     frames[0].save(animation, "GIF", save_all=True, append_images=frames[1:])
     (tmp_path / "c_animated.gif").write_bytes(animation.getvalue())
-    images, _ = evaluate(open_source(f"folder:{tmp_path}"), shape=(40, 48, 3))
+    images, _ = evaluate(open_images(f"folder:{tmp_path}"), shape=(40, 48, 3))
     for i in range(2):
         np.testing.assert_allclose(images[i], np.repeat(gray, 3, axis=-1), atol=1.01)
     np.testing.assert_allclose(images[2], 50, atol=1)
@@ -222,7 +222,7 @@ def test_gray_sixteen_bit_and_animated_images(tmp_path):
 def test_evaluation_resizes_the_shorter_side_and_cuts_the_center(tmp_path):
     image = picture(7, 60, 90)
     (tmp_path / "a.png").write_bytes(encode(image))
-    got = evaluate(open_source(f"folder:{tmp_path}"), shape=(30, 30, 3))[0][0]
+    got = evaluate(open_images(f"folder:{tmp_path}"), shape=(30, 30, 3))[0][0]
     small = np.asarray(Image.fromarray(image).resize((45, 30), Image.BILINEAR), "float32")
     assert np.abs(got - small[:, 7:37]).max() < 2  # PIL rounds to integers on the way
 
@@ -236,7 +236,7 @@ def corrupt(path, how):
 @pytest.mark.parametrize("kind", ["PNG", "JPEG"])
 def test_a_bad_file_is_named_counted_and_replaced(tmp_path, how, kind):
     paths = write_tree(tmp_path, 10, kind=kind)
-    source = open_source(f"folder:{tmp_path}")
+    source = open_images(f"folder:{tmp_path}")
     clean = take(train_batches(source, batch_size=10), 2)
     corrupt(paths[4], how)
     lines = []
@@ -257,7 +257,7 @@ def test_too_many_bad_files_stop_the_run(tmp_path):
     paths = write_tree(tmp_path, 20)
     for path in paths[:3]:
         corrupt(path, "text")
-    source = open_source(f"folder:{tmp_path}")
+    source = open_images(f"folder:{tmp_path}")
     bad = BadExamples(source.name, 20, max_bad=0.1, warn=lambda line: None)
     with pytest.raises(tf.errors.OpError):
         take(train_batches(source, bad, batch_size=20), 1)
@@ -270,7 +270,7 @@ def test_too_many_bad_files_stop_the_run(tmp_path):
 def test_nothing_but_bad_files_is_an_error_too(tmp_path):
     for path in write_tree(tmp_path, 2):
         corrupt(path, "empty")
-    source = open_source(f"folder:{tmp_path}")
+    source = open_images(f"folder:{tmp_path}")
     bad = BadExamples(source.name, 2, max_bad=1.0, warn=lambda line: None)
     with pytest.raises(tf.errors.OpError):
         take(train_batches(source, bad, batch_size=2), 1)
@@ -279,7 +279,7 @@ def test_nothing_but_bad_files_is_an_error_too(tmp_path):
 
 def test_a_file_that_went_away_is_a_bad_one(tmp_path):
     paths = write_tree(tmp_path, 10)
-    source = open_source(f"folder:{tmp_path}")
+    source = open_images(f"folder:{tmp_path}")
     paths[0].unlink()
     bad = BadExamples(source.name, 10, max_bad=0.1, warn=lambda line: None)
     take(train_batches(source, bad, batch_size=10), 1)
@@ -289,7 +289,7 @@ def test_a_file_that_went_away_is_a_bad_one(tmp_path):
 def test_evaluation_leaves_bad_files_out(tmp_path):
     paths = write_tree(tmp_path, 6)
     corrupt(paths[2], "text")
-    source = open_source(f"folder:{tmp_path}")
+    source = open_images(f"folder:{tmp_path}")
     bad = BadExamples(source.name, 6, max_bad=0.5, warn=lambda line: None)
     images, labels = evaluate(source, bad)
     assert len(images) == 5 and bad.count == 1
@@ -303,7 +303,7 @@ def test_bad_records_are_told_apart_and_replaced_by_their_followers(tmp_path):
             feature = {"image": tf.train.Feature(bytes_list=tf.train.BytesList(value=[encoded]))}
             example = tf.train.Example(features=tf.train.Features(feature=feature))
             writer.write(example.SerializeToString())
-    source = open_source(f"tfrecord:{tmp_path}/part")
+    source = open_images(f"tfrecord:{tmp_path}/part")
     bad = BadExamples(source.name, 12, max_bad=0.2, warn=lambda line: None)
     batch = take(
         train_batches(

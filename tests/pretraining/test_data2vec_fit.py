@@ -16,7 +16,7 @@ from tests.pretraining.tiny import (
     vision_model,
 )
 
-LOGS = {"loss", "target_var", "pred_var", "frontend_var", "ema_decay", "learning_rate"}
+LOGS = {"loss", "target_var", "pred_var", "frontend_var", "ema_decay", "learning_rate", "examples"}
 
 
 def fit(model, batch, jit_compile=False, steps=2):

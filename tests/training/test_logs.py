@@ -35,10 +35,10 @@ def clock(monkeypatch):
     return clock
 
 
-def time_step(speed, clock, seconds, between=0.0):
+def time_step(speed, clock, seconds, between=0.0, examples=8):
     speed.begin()
     clock.pass_(seconds)
-    speed.end()
+    speed.end(examples)
     clock.pass_(between)
 
 
@@ -46,7 +46,7 @@ def time_step(speed, clock, seconds, between=0.0):
 
 
 def test_speed_leaves_out_the_first_step_and_what_happens_between_steps(clock):
-    speed = Speedometer(batch_size=8)
+    speed = Speedometer()
     time_step(speed, clock, 60.0)  # compiles
     assert speed.per_second is None and speed.seconds_left(10) is None
     time_step(speed, clock, 1.0, between=500.0)  # a probe
@@ -57,12 +57,19 @@ def test_speed_leaves_out_the_first_step_and_what_happens_between_steps(clock):
     assert (speed.seconds, speed.steps) == (pytest.approx(4.0), 2)
 
 
+def test_speed_counts_the_examples_of_batches_that_differ(clock):
+    speed = Speedometer()
+    for seconds, examples in [(60.0, 8), (1.0, 2), (3.0, 10)]:
+        time_step(speed, clock, seconds, examples=examples)
+    assert speed.per_second == pytest.approx(12 / 4.0)
+
+
 def test_speed_follows_a_machine_that_slows_down(clock):
-    speed = Speedometer(batch_size=1)
+    speed = Speedometer()
     for _ in range(1001):
-        time_step(speed, clock, 1.0)
+        time_step(speed, clock, 1.0, examples=1)
     for _ in range(300):
-        time_step(speed, clock, 2.0)
+        time_step(speed, clock, 2.0, examples=1)
     # The mean of all steps would be 1.23 s; 300 steps later at most 5% of the old speed is left.
     assert 1.95 < 1 / speed.per_second < 2.0
 
@@ -133,14 +140,18 @@ def test_nothing_to_drop_makes_no_file(tmp_path):
 def run(workdir, console, clock, start=4, steps=9, log_every=2, counts=dict):
     """Steps 5 to 9 of a run: the first takes a minute, the others 2 s for 8 examples."""
     log = RunLog(
-        str(workdir), start, steps, batch_size=8, log_every=log_every, counts=counts,
+        str(workdir), start, steps, log_every=log_every, counts=counts,
         console=console,
     )  # fmt: skip
     log.on_train_begin()
     for batch in range(steps - start):
         log.on_train_batch_begin(batch)
         clock.pass_(2.0 if batch else 60.0)
-        logs = {**LOGS, "loss": tf.constant(1.0 / (start + batch + 1))}  # as `fit` hands them over
+        logs = {
+            **LOGS,
+            "examples": 8,
+            "loss": tf.constant(1.0 / (start + batch + 1)),
+        }  # as `fit` hands them over
         log.on_train_batch_end(batch, logs)
     log.close()
 
@@ -214,7 +225,7 @@ def test_on_a_terminal_there_is_one_bar(tmp_path, clock):
 
 def test_closing_twice_and_without_a_step_is_fine(tmp_path):
     console = Console(file=io.StringIO(), force_terminal=True, width=150)
-    log = RunLog(str(tmp_path), 0, 5, 8, 1, dict, console)
+    log = RunLog(str(tmp_path), 0, 5, 1, dict, console)
     log.on_train_begin()
     log.close()
     log.close()

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from d2v_tf.data.reading import DataError
-from d2v_tf.data.sources import open_source
+from d2v_tf.data.vision_sources import open_images
 from tests.data.images import encode, picture, write_tree
 
 
@@ -37,7 +37,7 @@ def first_candidates(source, records, count):
 @pytest.fixture
 def folder(tmp_path):
     write_tree(tmp_path / "photos", 10)
-    return open_source(f"folder:{tmp_path / 'photos'}")
+    return open_images(f"folder:{tmp_path / 'photos'}")
 
 
 @pytest.fixture
@@ -47,13 +47,13 @@ def sharded(tmp_path):
             tmp_path / f"part-{part}.tfrecord",
             [(f"{part}-{i}", encode(picture(i)), i % 4) for i in range(4)],
         )
-    return open_source(f"tfrecord:{tmp_path}/part-*.tfrecord")
+    return open_images(f"tfrecord:{tmp_path}/part-*.tfrecord")
 
 
 def test_builtin_is_the_digits_in_two_disjoint_parts():
     from sklearn.datasets import load_digits
 
-    train, test = open_source("builtin"), open_source("builtin:test")
+    train, test = open_images("builtin"), open_images("builtin:test")
     assert (train.num_examples, test.num_examples) == (1438, 359)
     assert set(train.names).isdisjoint(test.names)
     digits = load_digits()
@@ -67,7 +67,7 @@ def test_builtin_is_the_digits_in_two_disjoint_parts():
 
 def test_a_folder_has_its_first_level_as_classes(tmp_path):
     paths = write_tree(tmp_path, 6, classes=("b", "a"))
-    source = open_source(f"folder:{tmp_path}")
+    source = open_images(f"folder:{tmp_path}")
     assert source.class_names == ("a", "b") and source.has_labels
     assert source.names == [str(p) for p in paths]
     assert source.labels.tolist() == [0, 0, 0, 1, 1, 1]
@@ -77,7 +77,7 @@ def test_a_folder_with_loose_images_has_no_classes(tmp_path):
     write_tree(tmp_path, 2)
     (tmp_path / "loose.PNG").write_bytes(encode(picture(0)))
     (tmp_path / "notes.txt").write_text("not an image")
-    source = open_source(f"folder:{tmp_path}")
+    source = open_images(f"folder:{tmp_path}")
     assert source.num_examples == 3
     assert source.class_names is None and not source.has_labels
     assert source.labels.tolist() == [-1, -1, -1]
@@ -138,7 +138,7 @@ def test_tfrecords_bring_labels_or_none(sharded, tmp_path):
     assert sharded.has_labels and sharded.num_examples == 12
     assert int(sharded.load(next(iter(sharded.once()))["candidates"][0])["label"]) == 0
     write_records(tmp_path / "bare", [("x", encode(picture(0)), None)])
-    assert not open_source(f"tfrecord:{tmp_path}/bare").has_labels
+    assert not open_images(f"tfrecord:{tmp_path}/bare").has_labels
 
 
 @pytest.fixture(scope="module")
@@ -185,9 +185,9 @@ def tfds_dir(tmp_path_factory):
 def test_tfds_datasets_and_their_splits(tfds_dir, spec, count):
     if count is None:
         with pytest.raises(DataError, match="has no split '1.0.0'; it has train, test"):
-            open_source(f"tfds:{spec}", tfds_dir=tfds_dir)
+            open_images(f"tfds:{spec}", tfds_dir=tfds_dir)
         return
-    source = open_source(f"tfds:{spec}", tfds_dir=tfds_dir)
+    source = open_images(f"tfds:{spec}", tfds_dir=tfds_dir)
     assert source.num_examples == count
     assert source.class_names == ("cat", "dog")
     records = list(source.once())
@@ -212,13 +212,13 @@ def test_tfds_datasets_and_their_splits(tfds_dir, spec, count):
 )
 def test_what_cannot_be_opened_is_named(spec, message):
     with pytest.raises(DataError, match=message):
-        open_source(spec)
+        open_images(spec)
 
 
 def test_an_empty_folder_says_what_it_saw(tmp_path):
     (tmp_path / "a.txt").write_text("x")
     with pytest.raises(DataError, match="has no images: 1 files were seen, none of them ends in"):
-        open_source(f"folder:{tmp_path}")
+        open_images(f"folder:{tmp_path}")
 
 
 def test_a_truncated_record_file_is_named(tmp_path):
@@ -226,10 +226,10 @@ def test_a_truncated_record_file_is_named(tmp_path):
     write_records(path, [("x", encode(picture(0)), 0)] * 3)
     path.write_bytes(path.read_bytes()[:-10])
     with pytest.raises(DataError, match=f"{path} is corrupt: it ends inside record 2"):
-        open_source(f"tfrecord:{path}")
+        open_images(f"tfrecord:{path}")
 
 
 def test_an_empty_record_file_is_named(tmp_path):
     (tmp_path / "part").write_bytes(b"")
     with pytest.raises(DataError, match="has no records in its 1 files"):
-        open_source(f"tfrecord:{tmp_path}/part")
+        open_images(f"tfrecord:{tmp_path}/part")
