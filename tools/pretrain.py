@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow starts: its banner
-from absl import app, flags  # noqa: E402
+from absl import app, flags, logging  # noqa: E402
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs" / "pretrain"
 
@@ -29,6 +29,7 @@ flags.DEFINE_multi_string(
 def main(argv):
     if len(argv) > 1:
         raise app.UsageError(f"unexpected argument: {argv[1]}")
+    logging.set_verbosity(logging.WARNING)  # TensorFlow notes each checkpoint's inner workings
     # Imported late, so that --help and a wrong flag answer at once.
     from rich.console import Console
 

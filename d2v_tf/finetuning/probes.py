@@ -23,7 +23,7 @@ def mean_pooled_features(backbone, dataset):
         features.append(np.asarray(ops.cast(hidden, "float32"))[:, backbone.num_prefix_tokens :])
         features[-1] = features[-1].mean(axis=1)
         labels.append(np.asarray(batch_labels))
-    return np.concatenate(features), np.concatenate(labels)
+    return _joined(features, labels)
 
 
 def raw_features(dataset, size=32):
@@ -41,8 +41,14 @@ def raw_features(dataset, size=32):
         height, width = images.shape[1:3]
         if max(height, width) > size:
             images = ops.image.resize(images, (size, size), antialias=True)
-        features.append(np.asarray(images, "float32").reshape(len(images), -1))
+        features.append(np.asarray(ops.reshape(images, (len(images), -1)), "float32"))
         labels.append(np.asarray(batch_labels))
+    return _joined(features, labels)
+
+
+def _joined(features, labels):
+    if not labels:  # an empty dataset: concatenate would refuse
+        return np.zeros((0, 0), "float32"), np.zeros(0, "int64")
     return np.concatenate(features), np.concatenate(labels)
 
 

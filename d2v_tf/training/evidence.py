@@ -1,12 +1,36 @@
-"""Evidence of learning: probes of the backbone beside the untrained one and the raw input."""
+"""Evidence of learning: probes of the backbone beside the untrained one and a plain baseline."""
 
+import dataclasses
 import os
+from collections.abc import Callable, Iterable
 
 import keras
+import numpy as np
 from rich.table import Table
 
-from d2v_tf.finetuning.probes import mean_pooled_features, probe, raw_features
+from d2v_tf.finetuning.probes import mean_pooled_features, probe
 from d2v_tf.training.logs import append_json, read_json_lines
+
+# Below this many training examples a probe measures luck.
+MIN_EXAMPLES = 20
+
+
+@dataclasses.dataclass(frozen=True)
+class ProbeTask:
+    """A labelled set that the frozen backbone is probed on.
+
+    Attributes:
+        name: str. What the labels say: "class", "speaker".
+        train, test: datasets of (inputs, labels `[B]`), each example once.
+        baseline: str. What a representation has to beat, such as "raw pixels".
+        baseline_features: function of such a dataset to (features `[N, D]`, labels `[N]`).
+    """
+
+    name: str
+    train: Iterable
+    test: Iterable
+    baseline: str
+    baseline_features: Callable
 
 
 class Evidence:
@@ -15,26 +39,32 @@ class Evidence:
     Args:
         workdir: str.
         console: `rich` console.
-        sets: (train, test): datasets of (inputs, labels), each example once.
+        tasks: list of `ProbeTask`.
     """
 
-    def __init__(self, workdir, console, sets):
+    def __init__(self, workdir, console, tasks):
         self.path = os.path.join(workdir, "probes.jsonl")
         self.console = console
-        self.train, self.test = sets
+        self.tasks = list(tasks)
 
     def measure_baselines(self, backbone):
-        """Probes the raw input and the untrained backbone, once a run."""
-        self._record(0, "raw input", probe(raw_features(self.train), raw_features(self.test)))
+        """Probes each task's baseline and the untrained backbone, once a run."""
+        for task in list(self.tasks):
+            train, test = task.baseline_features(task.train), task.baseline_features(task.test)
+            if self._is_possible(task, train[1], test[1]):
+                self._record(0, task, task.baseline, probe(train, test))
         self.measure(backbone, 0, "untrained")
 
     def measure(self, backbone, step, of="pre-trained"):
         """Probes the backbone after `step` updates, unless that was done before the run stopped."""
-        if any(r["step"] == step and r["of"] == of for r in read_json_lines(self.path)):
-            return
-        train = mean_pooled_features(backbone, self.train)
-        test = mean_pooled_features(backbone, self.test)
-        self._record(step, of, probe(train, test))
+        done = {(r["step"], r["of"], r["task"]) for r in read_json_lines(self.path)}
+        for task in list(self.tasks):
+            if (step, of, task.name) in done:
+                continue
+            train = mean_pooled_features(backbone, task.train)
+            test = mean_pooled_features(backbone, task.test)
+            if self._is_possible(task, train[1], test[1]):
+                self._record(step, task, of, probe(train, test))
 
     def every(self, steps, start):
         """A Keras callback that measures every `steps` updates, `start` of them made before."""
@@ -42,14 +72,30 @@ class Evidence:
 
     def print_table(self):
         """Prints all scores, oldest first."""
-        table = Table("frozen, mean-pooled features", "step", "kNN %", "linear probe %")
-        for record in read_json_lines(self.path):
+        records = read_json_lines(self.path)
+        if not records:
+            return
+        table = Table("frozen, mean-pooled features", "step", "task", "kNN %", "linear probe %")
+        for record in records:
             scores = (f"{100 * record[name]:.1f}" for name in ("knn", "linear"))
-            table.add_row(record["of"], f"{record['step']:,}", *scores)
+            table.add_row(record["of"], f"{record['step']:,}", record["task"], *scores)
         self.console.print(table)
 
-    def _record(self, step, of, scores):
-        append_json(self.path, {"step": step, "of": of, **scores})
+    def _is_possible(self, task, train_labels, test_labels):
+        """Whether a task's labels can be probed; a task that cannot is dropped, and said so."""
+        num_classes = len(np.unique(train_labels))
+        if num_classes >= 2 and len(train_labels) >= MIN_EXAMPLES and len(test_labels):
+            return True
+        self.console.print(
+            f"[yellow]warning:[/] no probe of {task.name}: {len(train_labels)} training examples "
+            f"of {num_classes} classes and {len(test_labels)} test examples; it takes "
+            f"{MIN_EXAMPLES} of 2 classes, and 1."
+        )
+        self.tasks.remove(task)
+        return False
+
+    def _record(self, step, task, of, scores):
+        append_json(self.path, {"step": step, "of": of, "task": task.name, **scores})
 
 
 class _MeasureEvery(keras.callbacks.Callback):

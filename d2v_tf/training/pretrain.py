@@ -73,13 +73,13 @@ def pretrain(recipe, workdir, console=None, published_batch_size=None):
         )
         model = build_model(recipe)
         backbone = model.student
-        evidence_sets = data.evidence_sets()
+        probe_tasks = data.probe_tasks()
         print_summary(console, recipe, model, data, published_batch_size)
 
         checkpoints = Checkpoints(
             os.path.join(workdir, "checkpoints"), model, recipe.keep_checkpoints
         )
-        evidence = Evidence(workdir, console, evidence_sets) if evidence_sets else None
+        evidence = Evidence(workdir, console, probe_tasks) if probe_tasks else None
         start, passed_over = checkpoints.restore()
         for line in passed_over:
             console.print(f"[yellow]warning:[/] {line}; trying the one before")

@@ -9,7 +9,9 @@ from d2v_tf.backbones.vision import Data2VecVisionBackbone
 from d2v_tf.data.reading import BadExamples, DataError, first_line
 from d2v_tf.data.vision import evaluation_dataset, pretraining_dataset
 from d2v_tf.data.vision_sources import open_images
+from d2v_tf.finetuning.probes import raw_features
 from d2v_tf.masking import num_masked_patches
+from d2v_tf.training.evidence import ProbeTask
 
 
 @keras.saving.register_keras_serializable(package="d2v_tf")
@@ -96,22 +98,25 @@ class VisionData:
             shuffle=group.shuffle,
         )
 
-    def evidence_sets(self):
-        """Labelled (train, test) sets for the probes, or `None` where there are no labels.
+    def probe_tasks(self):
+        """What the backbone is probed on: the images' classes, where there are any.
 
         Without `data.eval_source`, every fifth example is for testing. At most
         `data.probe_examples` are for training, evenly spread over the source.
+
+        Returns:
+            list of `ProbeTask`.
         """
         if not self.source.has_labels:
-            return None
-        every_fifth = np.arange(self.num_examples) % 5 == 4
+            return []
+        for_training = np.ones(self.num_examples, bool)
         if self.eval_source is None:
-            return self._labelled(self.source, ~every_fifth, True), self._labelled(
-                self.source, every_fifth
-            )
-        test = open_images(self.eval_source, tfds_dir=self.recipe.data.tfds_dir)
-        everything = np.ones(self.num_examples, bool)
-        return self._labelled(self.source, everything, True), self._labelled(test)
+            for_training[4::5] = False
+            test = self._labelled(self.source, ~for_training)
+        else:
+            test = self._labelled(open_images(self.eval_source, self.recipe.data.tfds_dir))
+        train = self._labelled(self.source, for_training, limited=True)
+        return [ProbeTask("class", train, test, "raw pixels", raw_features)]
 
     def _labelled(self, source, keep=None, limited=False):
         limit = self.recipe.data.probe_examples

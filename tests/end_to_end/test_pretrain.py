@@ -88,7 +88,7 @@ def test_probes_stand_beside_untrained_and_raw(finished):
     workdir, done = finished
     records = [json.loads(line) for line in (workdir / "probes.jsonl").read_text().splitlines()]
     assert [(r["of"], r["step"]) for r in records] == [
-        ("raw input", 0),
+        ("raw pixels", 0),
         ("untrained", 0),
         ("pre-trained", 7),
         ("pre-trained", 14),

@@ -1,4 +1,4 @@
-"""Probes are measured once each, beside the untrained backbone and the raw input."""
+"""Probes are measured once each, beside the untrained backbone and a baseline."""
 
 import io
 
@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from d2v_tf.training.evidence import Evidence
+from d2v_tf.finetuning.probes import raw_features
+from d2v_tf.training.evidence import Evidence, ProbeTask
 from d2v_tf.training.logs import read_json_lines
 
 
@@ -31,9 +32,12 @@ def images_of_two_classes(num, seed):
 @pytest.fixture
 def evidence(tmp_path):
     console = Console(file=io.StringIO(), width=120)
-    return Evidence(
-        str(tmp_path), console, (images_of_two_classes(60, 0), images_of_two_classes(40, 1))
-    )
+    train, test = images_of_two_classes(60, 0), images_of_two_classes(40, 1)
+    return Evidence(str(tmp_path), console, [task(train, test)])
+
+
+def task(train, test):
+    return ProbeTask("class", train, test, "raw pixels", raw_features)
 
 
 def scores(evidence):
@@ -48,15 +52,16 @@ def test_baselines_come_first_and_each_score_is_measured_once(evidence):
     evidence.measure(backbone, 5)  # as after a run that stopped between probe and end
     assert backbone.calls == calls
     assert scores(evidence) == [
-        ("raw input", 0, 1.0, 1.0),
+        ("raw pixels", 0, 1.0, 1.0),
         ("untrained", 0, 1.0, 1.0),
         ("pre-trained", 5, 1.0, 1.0),
     ]
 
 
 def test_the_table_has_every_score_in_percent(evidence):
-    evidence._record(0, "raw input", {"knn": 0.5, "linear": 0.625})
-    evidence._record(12000, "pre-trained", {"knn": 0.75, "linear": 0.8764})
+    first = evidence.tasks[0]
+    evidence._record(0, first, "raw pixels", {"knn": 0.5, "linear": 0.625})
+    evidence._record(12000, first, "pre-trained", {"knn": 0.75, "linear": 0.8764})
     evidence.print_table()
     shown = evidence.console.file.getvalue()
     raw, trained = (line for line in shown.splitlines() if "raw" in line or "pre-" in line)
@@ -71,3 +76,27 @@ def test_the_callback_counts_the_steps_of_the_whole_run(evidence):
     for batch in range(7):  # updates 7 to 13
         callback.on_train_batch_end(batch)
     assert [step for _, step, *_ in scores(evidence)] == [8, 12]
+
+
+@pytest.mark.parametrize(
+    ("num_train", "num_test", "one_class", "found"),
+    [
+        (19, 5, False, "19 training examples of 2 classes and 5 test"),
+        (30, 5, True, "30 training examples of 1 classes and 5 test"),
+        (30, 0, False, "30 training examples of 2 classes and 0 test"),
+    ],
+)
+def test_too_few_labels_are_said_and_not_probed(tmp_path, num_train, num_test, one_class, found):
+    def some(num, seed):
+        if not num:
+            return []
+        images, labels = images_of_two_classes(num, seed)[0]
+        return [(images, np.zeros_like(labels) if one_class else labels)]
+
+    console = Console(file=io.StringIO(), width=300)
+    evidence = Evidence(str(tmp_path), console, [task(some(num_train, 0), some(num_test, 1))])
+    evidence.measure_baselines(Backbone())
+    evidence.measure(Backbone(), 3)
+    evidence.print_table()
+    assert scores(evidence) == []
+    assert console.file.getvalue().count(f"no probe of class: {found}") == 1
