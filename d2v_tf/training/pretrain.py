@@ -12,6 +12,7 @@ from d2v_tf.pretraining.data2vec import Data2Vec
 from d2v_tf.training.checkpoints import Checkpointer, Checkpoints
 from d2v_tf.training.evidence import Evidence
 from d2v_tf.training.guard import HealthGuard
+from d2v_tf.training.interrupt import StopOnRequest
 from d2v_tf.training.logs import RunLog, drop_records_after
 from d2v_tf.training.modalities import MODALITIES
 from d2v_tf.training.optimizer import build_optimizer
@@ -98,17 +99,15 @@ def pretrain(recipe, workdir, console=None, published_batch_size=None):
             callbacks.append(evidence.every(recipe.probe_every, start))
         if start < recipe.steps:
             try:
-                model.fit(
-                    data.batches(start),
-                    steps_per_epoch=recipe.steps - start,
-                    epochs=1,
-                    verbose=0,
-                    shuffle=False,  # the input is shuffled by position already
-                    callbacks=callbacks,
-                )
-            except KeyboardInterrupt:
-                checkpointer.save_now()
-                raise
+                with StopOnRequest(checkpointer.save_now, console) as stop:
+                    model.fit(
+                        data.batches(start),
+                        steps_per_epoch=recipe.steps - start,
+                        epochs=1,
+                        verbose=0,
+                        shuffle=False,  # the input is shuffled by position already
+                        callbacks=[*callbacks, stop],
+                    )
             except tf.errors.OpError as error:
                 # TensorFlow wraps what the input pipeline raised in an error of its own.
                 raise data.explain(error) from None
@@ -131,14 +130,14 @@ def print_summary(console, recipe, model, data, published_batch_size=None):
     shape = recipe.model
     precision = resolve_precision(recipe.precision)
     compiler = "XLA" if resolve_xla(recipe.xla, precision) else "graph"
-    epochs = recipe.steps * recipe.batch_size / data.num_examples
+    epochs = recipe.steps / data.batches_per_epoch
     rows = {
         "model": (
             f"{type(backbone).__name__}, {shape.num_layers} blocks of width {shape.hidden_dim}, "
             f"{backbone.count_params():,} parameters"
         ),
         "data": f"{data.name}, {data.num_examples:,} examples",
-        "batch": f"{recipe.batch_size} examples an update"
+        "batch": data.describe_batch()
         + (f", in {recipe.accumulate} parts" if recipe.accumulate > 1 else ""),
         "length": f"{recipe.steps:,} updates, {epochs:,.1f} epochs",
         "numbers": f"{precision}, {compiler}",

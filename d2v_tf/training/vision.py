@@ -66,6 +66,15 @@ class VisionData:
         """int. Examples in an epoch."""
         return self.source.num_examples
 
+    @property
+    def batches_per_epoch(self):
+        """float. Updates that see every image once."""
+        return self.num_examples / self.recipe.batch_size
+
+    def describe_batch(self):
+        """str. What an update sees, for the summary."""
+        return f"{self.recipe.batch_size} examples an update"
+
     def explain(self, error):
         """The `DataError` behind a TensorFlow error from the input pipeline, or that error."""
         if self.bad_examples.error is not None:
