@@ -88,6 +88,17 @@ class Data2VecBackbone(keras_hub.models.Backbone):
         """Names of the inputs; a backbone of one input is called with the bare tensor."""
         return [tensor.name for tensor in self.inputs]
 
+    def feature_padding_mask(self, inputs):
+        """Which of the T positions of the output are real, prefix tokens left out.
+
+        Args:
+            inputs: what the backbone is called with.
+
+        Returns:
+            bool `[B, T]`, True = real, or `None` where all of them are.
+        """
+        return None
+
     def block_features(self, inputs, kind="ffn", training=False):
         """Features of every block, for targets, probes and pictures.
 

@@ -8,7 +8,7 @@ from sklearn.preprocessing import StandardScaler, normalize
 
 
 def mean_pooled_features(backbone, dataset):
-    """The mean of a backbone's last hidden states over the sequence, without prefix tokens.
+    """The mean of a backbone's last hidden states over the real positions, without prefix tokens.
 
     Args:
         backbone: a `Data2VecBackbone`.
@@ -19,9 +19,12 @@ def mean_pooled_features(backbone, dataset):
     """
     features, labels = [], []
     for inputs, batch_labels in dataset:
-        hidden = backbone.predict_on_batch(inputs)
-        features.append(np.asarray(ops.cast(hidden, "float32"))[:, backbone.num_prefix_tokens :])
-        features[-1] = features[-1].mean(axis=1)
+        hidden = np.asarray(ops.cast(backbone.predict_on_batch(inputs), "float32"))
+        hidden = hidden[:, backbone.num_prefix_tokens :]  # [B, T, D]
+        mask = backbone.feature_padding_mask(inputs)
+        mask = np.ones(hidden.shape[:2]) if mask is None else ops.convert_to_numpy(mask)
+        weights = mask / np.maximum(mask.sum(axis=1, keepdims=True), 1)
+        features.append(np.einsum("btd,bt->bd", hidden, weights).astype("float32"))
         labels.append(np.asarray(batch_labels))
     return _joined(features, labels)
 

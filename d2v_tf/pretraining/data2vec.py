@@ -311,11 +311,14 @@ class Data2Vec(keras.Model):
 
     def _inputs(self, batch):
         names = self.student.input_names
-        return batch[names[0]] if len(names) == 1 else {name: batch[name] for name in names}
+        if len(names) == 1:
+            return batch[names[0]]
+        return {name: batch[name] for name in names if name in batch}  # a padding mask is optional
 
     def _has_target_inputs(self, batch):
         return any(f"target_{name}" in batch for name in self.student.input_names)
 
     def _target_inputs(self, batch):
         names = self.student.input_names
-        return self._inputs({name: batch.get(f"target_{name}", batch[name]) for name in names})
+        targets = {name: batch[f"target_{name}"] for name in names if f"target_{name}" in batch}
+        return self._inputs({**batch, **targets})

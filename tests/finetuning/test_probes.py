@@ -123,6 +123,9 @@ class Backbone:
     def __init__(self, num_prefix_tokens):
         self.num_prefix_tokens = num_prefix_tokens
 
+    def feature_padding_mask(self, inputs):
+        return None
+
     def predict_on_batch(self, inputs):
         return inputs
 

@@ -16,6 +16,9 @@ class Backbone:
 
     num_prefix_tokens, calls = 0, 0
 
+    def feature_padding_mask(self, inputs):
+        return None
+
     def predict_on_batch(self, images):
         self.calls += 1
         return images.reshape(len(images), 1, -1)
