@@ -129,6 +129,7 @@ class TransformerBlock(keras.layers.Layer):
         normalize_first=False,
         dropout=0.0,
         attention_dropout=0.0,
+        activation_dropout=0.0,
         drop_path_rate=0.0,
         layer_scale_init_value=None,
         layer_norm_epsilon=1e-5,
@@ -144,6 +145,7 @@ class TransformerBlock(keras.layers.Layer):
         self.normalize_first = normalize_first
         self.dropout_rate = dropout
         self.attention_dropout_rate = attention_dropout
+        self.activation_dropout_rate = activation_dropout
         self.drop_path_rate = drop_path_rate
         self.layer_scale_init_value = layer_scale_init_value
         self.layer_norm_epsilon = layer_norm_epsilon
@@ -182,6 +184,7 @@ class TransformerBlock(keras.layers.Layer):
         )
         self.output_norm = keras.layers.LayerNormalization(name="output_norm", **norm)
         self.dropout = keras.layers.Dropout(self.dropout_rate, **common)
+        self.activation_dropout = keras.layers.Dropout(self.activation_dropout_rate, **common)
         # Stochastic depth (arXiv 1603.09382): dropout of whole examples' branches.
         self.stochastic_depth = keras.layers.Dropout(
             self.drop_path_rate, noise_shape=(None, 1, 1), **common
@@ -233,6 +236,7 @@ class TransformerBlock(keras.layers.Layer):
 
     def _feed_forward(self, x, training):
         x = self.activation(self.intermediate_dense(x))  # [B, T, intermediate_dim]
+        x = self.activation_dropout(x, training=training)
         return self.output_dense(x)
 
     def _branch(self, x, scale, training):
@@ -250,6 +254,7 @@ class TransformerBlock(keras.layers.Layer):
             "normalize_first": self.normalize_first,
             "dropout": self.dropout_rate,
             "attention_dropout": self.attention_dropout_rate,
+            "activation_dropout": self.activation_dropout_rate,
             "drop_path_rate": self.drop_path_rate,
             "layer_scale_init_value": self.layer_scale_init_value,
             "layer_norm_epsilon": self.layer_norm_epsilon,
@@ -270,8 +275,12 @@ class TransformerEncoder(keras.layers.Layer):
             each residual connection (BERT). Defaults to `False`.
         dropout: float. Dropout rate at the end of both branches.
         attention_dropout: float. Dropout rate of the attention weights.
+        activation_dropout: float. Dropout rate inside the feed-forward network.
         drop_path_rate: float. Stochastic depth of the last block; it rises linearly from 0 at
             the first.
+        layer_drop: float in [0, 1). Rate at which a block is left out of a training step, for all
+            examples at once (arXiv 1909.11556); nothing is rescaled. Its features are computed
+            all the same: `"block"` then is its input, `"ffn"` what it would have added.
         layer_scale_init_value: optional float. Learned scale of both branches; `None` leaves it
             out.
         layer_norm_epsilon: float.
@@ -293,7 +302,9 @@ class TransformerEncoder(keras.layers.Layer):
         normalize_first=False,
         dropout=0.0,
         attention_dropout=0.0,
+        activation_dropout=0.0,
         drop_path_rate=0.0,
+        layer_drop=0.0,
         layer_scale_init_value=None,
         layer_norm_epsilon=1e-5,
         activation="gelu",
@@ -310,13 +321,17 @@ class TransformerEncoder(keras.layers.Layer):
             )
         if relative_position_bias and relative_position_grid is None:
             raise ValueError("relative_position_bias needs relative_position_grid=(height, width).")
+        if not 0 <= layer_drop < 1:
+            raise ValueError(f"layer_drop must be at least 0 and below 1. Received: {layer_drop}")
         self.num_layers = num_layers
         self.num_heads = num_heads
         self.intermediate_dim = intermediate_dim
         self.normalize_first = normalize_first
         self.dropout = dropout
         self.attention_dropout = attention_dropout
+        self.activation_dropout = activation_dropout
         self.drop_path_rate = drop_path_rate
+        self.layer_drop = layer_drop
         self.layer_scale_init_value = layer_scale_init_value
         self.layer_norm_epsilon = layer_norm_epsilon
         self.activation = keras.activations.get(activation)
@@ -331,6 +346,7 @@ class TransformerEncoder(keras.layers.Layer):
                 normalize_first=normalize_first,
                 dropout=dropout,
                 attention_dropout=attention_dropout,
+                activation_dropout=activation_dropout,
                 drop_path_rate=drop_path_rate * i / max(num_layers - 1, 1),
                 layer_scale_init_value=layer_scale_init_value,
                 layer_norm_epsilon=layer_norm_epsilon,
@@ -344,6 +360,7 @@ class TransformerEncoder(keras.layers.Layer):
             )
             for i in range(num_layers)
         ]
+        self.block_dropout = keras.layers.Dropout(layer_drop, dtype="float32")
         self.shared_bias = None
         if relative_position_bias == "shared":
             self.shared_bias = RelativePositionBias(
@@ -388,9 +405,15 @@ class TransformerEncoder(keras.layers.Layer):
             hidden = ops.logical_not(ops.cast(padding_mask, "bool"))[:, None, None, :]
             hidden = ops.cast(hidden, "float32") * -1e9
             logit_bias = hidden if logit_bias is None else logit_bias + hidden
+        kept = None
+        if self.layer_drop and training:
+            kept = self.block_dropout(ops.ones((self.num_layers,)), training=True) > 0
         collected = []
-        for block in self.blocks:
+        for i, block in enumerate(self.blocks):
+            before = x
             x, feed_forward = block(x, logit_bias=logit_bias, training=training)
+            if kept is not None:  # computed and thrown away: the step's graph stays one and static
+                x = ops.where(kept[i], x, before)
             collected.append(feed_forward if features == "ffn" else x)
         return x if features is None else (x, collected)
 
@@ -406,7 +429,9 @@ class TransformerEncoder(keras.layers.Layer):
             "normalize_first": self.normalize_first,
             "dropout": self.dropout,
             "attention_dropout": self.attention_dropout,
+            "activation_dropout": self.activation_dropout,
             "drop_path_rate": self.drop_path_rate,
+            "layer_drop": self.layer_drop,
             "layer_scale_init_value": self.layer_scale_init_value,
             "layer_norm_epsilon": self.layer_norm_epsilon,
             "activation": keras.activations.serialize(self.activation),
