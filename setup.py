@@ -23,6 +23,9 @@ setup(
         "pyyaml",
         "rich",
         "scikit-learn",  # the embedded digits and the probes
+        "scipy",
+        "soundfile",
+        "soxr",
         "tensorboard",
         "tensorflow>=2.20,<2.22",  # TPU wheels stop at 2.20
         "tensorflow-datasets>=4.9.10",

@@ -1,0 +1,120 @@
+"""Audio files of any rate and number of channels, as the waveforms that the backbone takes."""
+
+import os
+
+import numpy as np
+import soundfile
+import soxr
+
+SAMPLE_RATE = 16_000
+# What HF's feature extractor adds to the variance.
+EPSILON = 1e-7
+# A stream whose header gives no length reports an absurd one.
+MAX_FRAMES = 2**40
+
+
+class AudioError(ValueError):
+    """Audio that cannot be used. The message says why; whoever catches it knows which file."""
+
+
+def read_audio(file, min_samples=1, max_samples=None, place=0.0):
+    """Reads WAV, FLAC, OGG, MP3 or what else libsndfile knows: 16 kHz, channels averaged.
+
+    Of a file longer than `max_samples` only a part is decoded, so an hour-long recording costs no
+    more than a short one.
+
+    Args:
+        file: str or binary file object.
+        min_samples: int. The least samples wanted.
+        max_samples: optional int. The most samples wanted.
+        place: float in [0, 1). Where that part begins, 0 = at the start, towards 1 = as late as
+            possible.
+
+    Returns:
+        float32 `[N]`, 16,000 samples a second.
+
+    Raises:
+        AudioError: for a file that is missing, empty, corrupt or too short, or has samples that are
+            no numbers.
+    """
+    try:
+        with _open(file) as audio:
+            rate, num_frames = audio.samplerate, audio.frames
+            if max_samples is not None and num_frames * SAMPLE_RATE > max_samples * rate:
+                num_frames = -(-max_samples * rate // SAMPLE_RATE)
+                audio.seek(int(place * (audio.frames - num_frames + 1)))
+            frames = audio.read(num_frames, dtype="float32", always_2d=True)
+    except soundfile.SoundFileError as error:
+        raise AudioError(_explain(error)) from None
+    if len(frames) < num_frames:
+        raise AudioError(
+            f"its header promises {audio.frames} samples and {num_frames - len(frames)} are missing"
+        )
+    waveform = frames[:, 0] if frames.shape[1] == 1 else frames.mean(axis=1)
+    if not np.isfinite(waveform).all():
+        raise AudioError("it has samples that are no finite numbers")
+    waveform = resample(waveform, rate)[:max_samples]
+    check_length(len(waveform), min_samples)
+    return waveform
+
+
+def audio_length(path):
+    """Samples of a file at 16 kHz, from its header.
+
+    Raises:
+        AudioError: as `read_audio`, as far as the header shows it.
+    """
+    try:
+        with _open(path) as audio:
+            return round(audio.frames * SAMPLE_RATE / audio.samplerate)
+    except soundfile.SoundFileError as error:
+        raise AudioError(_explain(error)) from None
+
+
+def check_length(num_samples, min_samples):
+    """Raises an `AudioError` for audio of fewer samples, at 16 kHz, than are needed."""
+    if num_samples < max(min_samples, 1):
+        raise AudioError(
+            f"it is {num_samples / SAMPLE_RATE:.3g} s long, shorter than the "
+            f"{min_samples / SAMPLE_RATE:.3g} s needed"
+        )
+
+
+def resample(waveform, rate):
+    """Resamples float32 `[N]` from `rate` to 16 kHz."""
+    if rate == SAMPLE_RATE:
+        return waveform
+    # Soxr's default quality: 8 to 16 kHz at 8,600 times real time, 44.1 at 3,900 (1 core, 2026-11).
+    return soxr.resample(np.ascontiguousarray(waveform), rate, SAMPLE_RATE)
+
+
+def normalize_waveform(waveform):
+    """To zero mean and unit variance, as Hugging Face's feature extractor for data2vec does.
+
+    Args:
+        waveform: float32 `[N]`, without padding.
+    """
+    return (waveform - waveform.mean()) / np.sqrt(waveform.var() + EPSILON)
+
+
+def _open(file):
+    if isinstance(file, (str, os.PathLike)):
+        # Libsndfile calls these "System error" and "Format not recognised".
+        if not os.path.isfile(file):
+            raise AudioError("there is no such file")
+        if os.path.getsize(file) == 0:
+            raise AudioError("the file is empty (0 bytes)")
+    audio = soundfile.SoundFile(file)
+    if not 0 < audio.frames < MAX_FRAMES:
+        num_frames = audio.frames
+        audio.close()
+        raise AudioError(
+            "it holds no samples" if num_frames <= 0 else "its header does not say how long it is"
+        )
+    return audio
+
+
+def _explain(error):
+    """What libsndfile says, without the path, which is said elsewhere."""
+    reason = str(getattr(error, "error_string", error)).removeprefix("Error : ").rstrip(".")
+    return f"it is corrupt or no audio: {reason}"

@@ -1,0 +1,398 @@
+"""From a source of speech to batches: crops, padding, normalisation, span masks."""
+
+import concurrent.futures
+import functools
+import os
+
+import numpy as np
+import tensorflow as tf
+
+from d2v_tf.data.audio_files import (
+    EPSILON,
+    SAMPLE_RATE,
+    AudioError,
+    check_length,
+    normalize_waveform,
+)
+from d2v_tf.data.length_buckets import BucketPlan, choose_bucket_lengths
+from d2v_tf.data.reading import DataError, read_examples
+from d2v_tf.data.speech_sources import SpeechFiles
+
+# Each kind of draw has a stream of its own: its seed is (recipe's seed, position) plus this.
+CROP, MASK = (stream << 40 for stream in range(1, 3))
+# Positions of a batch of files: its number times this, and its rows. No batch has more rows.
+MAX_ROWS = 1 << 16
+# Batches that are read at the same time: one is decoded while another is put together.
+PARALLEL_BATCHES = 2
+# Shortest waveform that the encoder makes a frame of, in seconds.
+SHORTEST = 400 / SAMPLE_RATE
+
+
+def plan_batches(
+    source,
+    *,
+    batch_seconds,
+    min_seconds=2.0,
+    max_seconds=20.0,
+    buckets=4,
+    seed=0,
+    shuffle=True,
+    multiple_of=1,
+):
+    """Plans the batches of a source of files; for what `pretraining_dataset` does and a summary.
+
+    Args:
+        source: `SpeechFiles`.
+        batch_seconds: float. Audio in a batch, padding counted.
+        min_seconds: float. Shorter utterances are left out.
+        max_seconds: float. Longer ones are cropped to it.
+        buckets: int, how many lengths are used at most, chosen so that little is padded; or these
+            lengths, a list of floats in seconds. `max_seconds` is the last of them.
+        seed: int.
+        shuffle: bool.
+        multiple_of: int. Batch sizes are multiples of it.
+
+    Returns:
+        `BucketPlan`.
+    """
+    min_length, max_length = _samples(min_seconds), _samples(max_seconds)
+    usable = source.lengths[source.lengths >= max(min_length, 1)]
+    return BucketPlan(
+        source.lengths,
+        _bucket_lengths(usable, buckets, max_length),
+        _samples(batch_seconds),
+        min_length,
+        seed,
+        shuffle,
+        multiple_of,
+    )
+
+
+def pretraining_dataset(
+    source,
+    *,
+    batch_seconds,
+    seed,
+    start,
+    span_mask,
+    num_frames,
+    bad_examples,
+    min_seconds=2.0,
+    max_seconds=20.0,
+    buckets=4,
+    shuffle=True,
+    multiple_of=1,
+    num_shards=1,
+    shard=0,
+):
+    """Batches for pre-training, without end; a function of (seed, number of the batch) alone.
+
+    Utterances in files are batched by length (`BucketPlan`), in a few shapes; records are read
+    front to back and all have one shape, that of the longest crop. An utterance is cropped at
+    random to the longest length, then brought to zero mean and unit variance, then padded by zeros.
+    (fairseq takes mean and variance before it crops: different for long recordings, of which only
+    the crop is read here. And it crops a whole batch to its shortest, where this pads.)
+
+    Args:
+        source: from `open_speech_source`.
+        batch_seconds: float. Audio in a batch over all shards, padding counted: the paper has 3,780
+            s.
+        seed: int.
+        start: int. Number of the first batch.
+        span_mask: function of (seeds int64 `[B, 2]`, lengths int32 `[B]` in frames, T) to a mask
+            bool `[B, T]`.
+        num_frames: function from samples to the encoder's frames, for ints and tensors.
+        bad_examples: `BadExamples`.
+        min_seconds, max_seconds, buckets, shuffle, multiple_of: as `plan_batches`.
+        num_shards, shard: ints. The shard's batches are every num_shards-th row of the whole ones.
+
+    Returns:
+        A dataset of `{"waveform": [B, N] float32, "padding_mask": [B, N] bool, "mask": [B, T]
+        bool}`, True = real in the second, hidden from the student in the third. Its static shape
+        has B and N where all batches have the same.
+
+    Raises:
+        DataError: where too many files are too short or have no readable header.
+    """
+    multiple_of *= num_shards
+    if isinstance(source, SpeechFiles):
+        report_unusable(source, min_seconds, bad_examples)
+        plan = plan_batches(
+            source,
+            batch_seconds=batch_seconds,
+            min_seconds=min_seconds,
+            max_seconds=max_seconds,
+            buckets=buckets,
+            seed=seed,
+            shuffle=shuffle,
+            multiple_of=multiple_of,
+        )
+        shapes = [(size // num_shards, length) for size, length in plan.shapes]
+        batches = _planned_batches(
+            source, plan, start, _samples(min_seconds), bad_examples, num_shards, shard
+        )
+    else:
+        length = _samples(max_seconds)
+        size = _samples(batch_seconds) // length // multiple_of * multiple_of
+        if not size:
+            raise DataError(
+                f"data: a batch of {batch_seconds:g} s is too small for {multiple_of} examples of "
+                f"{max_seconds:g} s. Raise the batch or lower the longest crop."
+            )
+        shapes = [(size // num_shards, length)]
+        records = source.records(start * size, seed, shuffle, num_shards, shard)
+        batches = read_examples(
+            records,
+            source.load,
+            functools.partial(
+                _crop_record, seed=seed, min_length=_samples(min_seconds), max_length=length
+            ),
+            bad_examples,
+            size // num_shards,
+            drop_remainder=True,
+        ).map(lambda batch: {**batch, "bucket": tf.constant(0, tf.int64)})
+
+    def draw_mask(bucket, positions, lengths):
+        size, length = shapes[bucket]
+        seeds = tf.stack([tf.fill([size], tf.constant(seed, tf.int64)), positions + MASK], axis=1)
+        frames = tf.cast(num_frames(tf.ensure_shape(lengths, [size])), tf.int32)
+        total = num_frames(length)
+        mask = span_mask(tf.ensure_shape(seeds, [size, 2]), frames, total)
+        return tf.ensure_shape(mask, [size, total])
+
+    def finish(batch):
+        masks = [
+            functools.partial(draw_mask, k, batch["position"], batch["length"])
+            for k in range(len(shapes))
+        ]
+        mask = tf.switch_case(tf.cast(batch["bucket"], tf.int32), masks)
+        waveform = batch["waveform"]
+        if len(shapes) == 1:
+            waveform = tf.ensure_shape(waveform, shapes[0])
+        return {
+            "waveform": waveform,
+            "padding_mask": _padding_mask(waveform, batch["length"]),
+            "mask": mask,
+        }
+
+    return batches.map(finish, num_parallel_calls=tf.data.AUTOTUNE).prefetch(1)
+
+
+def evaluation_dataset(
+    source,
+    *,
+    batch_seconds,
+    bad_examples,
+    label=None,
+    keep=None,
+    min_seconds=SHORTEST,
+    max_seconds=20.0,
+    buckets=4,
+):
+    """Each utterance once, whole, or the middle of it where it is longer than `max_seconds`.
+
+    Args:
+        source: from `open_speech_source`.
+        batch_seconds: float. Audio in a batch, padding counted. The last batch of each length may
+            be smaller.
+        bad_examples: `BadExamples`; utterances that cannot be read are left out.
+        label: optional str. Which of the source's labels is given, and utterances without it are
+            left out. Defaults to the first one. Records have a single one.
+        keep: optional bool array `[N]`, the utterances wanted.
+        min_seconds: float. Shorter utterances are left out, as bad ones.
+        max_seconds, buckets: as `plan_batches`.
+
+    Returns:
+        A dataset of (`{"waveform": [B, N], "padding_mask": [B, N]}`, labels int64 `[B]`); without
+        labels the source's are -1.
+    """
+    min_length, max_length = _samples(min_seconds), _samples(max_seconds)
+    if isinstance(source, SpeechFiles):
+        batches = _each_once(
+            source, label, keep, batch_seconds, min_length, max_length, buckets, bad_examples
+        )
+    else:
+        view = functools.partial(_crop_record, min_length=min_length, max_length=max_length)
+        size = max(1, _samples(batch_seconds) // max_length)
+        batches = read_examples(source.once(keep), source.load, view, bad_examples, size)
+
+    def finish(batch):
+        inputs = {
+            "waveform": batch["waveform"],
+            "padding_mask": _padding_mask(batch["waveform"], batch["length"]),
+        }
+        return inputs, batch["label"]
+
+    return batches.map(finish).prefetch(1)
+
+
+def report_unusable(source, min_seconds, bad_examples):
+    """Reports the files of a source whose header is unreadable or says that they are too short.
+
+    Raises:
+        DataError: where these are too many.
+    """
+    for index in np.flatnonzero(source.lengths < max(_samples(min_seconds), 1)):
+        reason = source.explain(index)
+        try:
+            check_length(source.lengths[index], _samples(min_seconds))
+        except AudioError as error:
+            bad_examples.report(source.names[index], reason or str(error))
+
+
+def _samples(seconds):
+    return round(seconds * SAMPLE_RATE)
+
+
+def _bucket_lengths(lengths, buckets, max_length):
+    """The lengths of buckets in samples, ascending: chosen for these utterances, or as given."""
+    if not isinstance(buckets, int):
+        given = {_samples(seconds) for seconds in buckets}
+        return sorted({n for n in given if n < max_length} | {max_length})
+    if not lengths.any():
+        return [max_length]
+    return choose_bucket_lengths(lengths, buckets, max_length)
+
+
+def _padding_mask(waveform, lengths):
+    mask = tf.sequence_mask(lengths, tf.shape(waveform)[1])
+    return tf.ensure_shape(mask, waveform.shape)
+
+
+def _planned_batches(source, plan, start, min_length, bad_examples, num_shards, shard):
+    """The batches of a plan from `start` on, without end.
+
+    One call of Python a batch, which decodes its files in threads: libsndfile and soxr release the
+    interpreter's lock.
+    """
+    pool = concurrent.futures.ThreadPoolExecutor(os.cpu_count())
+
+    def read_batch(step):
+        batch = plan.batch(int(step))
+        rows = np.arange(shard, len(batch.indices), num_shards)
+        waveforms = np.zeros([len(rows), plan.shapes[batch.bucket][1]], "float32")
+        lengths = np.zeros([len(rows)], "int32")
+
+        def read_row(place):
+            row = rows[place]
+            for index in (batch.indices[row], *plan.replacements(int(step), int(row))):
+                lengths[place] = _read_into(
+                    waveforms[place], source, index, min_length, batch.places[row], bad_examples
+                )
+                if lengths[place]:
+                    return
+            bad_examples.report_no_replacement(source.names[batch.indices[row]])
+
+        for _ in pool.map(read_row, range(len(rows))):
+            pass  # raises what a thread raised
+        return batch.bucket, waveforms, lengths, step * MAX_ROWS + rows
+
+    def read(step):
+        bucket, waveforms, lengths, positions = tf.numpy_function(
+            read_batch, [step], [tf.int64, tf.float32, tf.int32, tf.int64]
+        )
+        return {
+            "bucket": tf.ensure_shape(bucket, []),
+            "waveform": tf.ensure_shape(waveforms, [None, None]),
+            "length": tf.ensure_shape(lengths, [None]),
+            "position": tf.ensure_shape(positions, [None]),
+        }
+
+    steps = tf.data.Dataset.range(start, np.iinfo(np.int64).max)
+    return steps.map(read, num_parallel_calls=PARALLEL_BATCHES, deterministic=True)
+
+
+def _read_into(row, source, index, min_length, place, bad_examples):
+    """Reads an utterance into a row of zeros; returns its length, 0 if it cannot be read."""
+    try:
+        waveform = source.read(index, min_samples=min_length, max_samples=len(row), place=place)
+    except AudioError as error:
+        bad_examples.report(source.names[index], str(error))
+        return 0
+    row[: len(waveform)] = normalize_waveform(waveform)
+    return len(waveform)
+
+
+def _each_once(source, label, keep, batch_seconds, min_length, max_length, buckets, bad_examples):
+    """The utterances of a source of files, shortest bucket first."""
+    labels = _labels_of(source, label)
+    wanted = np.ones(source.num_examples, bool) if keep is None else np.asarray(keep)
+    if source.has_labels:
+        wanted = wanted & (labels >= 0)
+    indices = np.flatnonzero(wanted)
+    cut = np.minimum(source.lengths[indices], max_length)
+    if not len(indices):
+        raise DataError(f"data: {source.name} has no utterance of those that are wanted.")
+    lengths = _bucket_lengths(cut, buckets, max_length)
+    batches = []
+    for k, members in enumerate(np.searchsorted(lengths, cut) == np.arange(len(lengths))[:, None]):
+        members, size = indices[members], max(1, _samples(batch_seconds) // lengths[k])
+        batches += [(lengths[k], members[i : i + size]) for i in range(0, len(members), size)]
+    pool = concurrent.futures.ThreadPoolExecutor(os.cpu_count())
+
+    def read_batch(number):
+        length, members = batches[number]
+        waveforms = np.zeros([len(members), length], "float32")
+
+        def read_row(place):
+            return _read_into(
+                waveforms[place], source, members[place], min_length, 0.5, bad_examples
+            )
+
+        read = np.array(list(pool.map(read_row, range(len(members)))), "int32")
+        good = read > 0
+        return waveforms[good], read[good], labels[members[good]]
+
+    def read(number):
+        waveforms, read_lengths, read_labels = tf.numpy_function(
+            read_batch, [number], [tf.float32, tf.int32, tf.int64]
+        )
+        return {
+            "waveform": tf.ensure_shape(waveforms, [None, None]),
+            "length": tf.ensure_shape(read_lengths, [None]),
+            "label": tf.ensure_shape(read_labels, [None]),
+        }
+
+    numbers = tf.data.Dataset.range(len(batches))
+    read_batches = numbers.map(read, num_parallel_calls=PARALLEL_BATCHES, deterministic=True)
+    return read_batches.filter(lambda batch: tf.size(batch["label"]) > 0)
+
+
+def _labels_of(source, label):
+    if not source.has_labels:
+        return np.full(source.num_examples, -1, "int64")
+    label = label or next(iter(source.labels))
+    if label not in source.labels:
+        raise DataError(
+            f"data: {source.name} has no label {label!r}; it has {', '.join(source.labels)}."
+        )
+    return source.labels[label]
+
+
+def _crop_record(example, position, min_length, max_length, seed=None):
+    """A record's utterance at a fixed length; a random crop where there is a seed, else the middle.
+
+    Returns:
+        dict of `waveform` float32 `[max_length]`, `length` and `label`.
+    """
+    waveform = example["waveform"]
+    total = tf.shape(waveform)[0]
+    tf.debugging.assert_greater_equal(
+        total, max(min_length, 1), f"it is shorter than the {min_length / SAMPLE_RATE:.3g} s needed"
+    )
+    waveform = tf.debugging.check_numerics(waveform, "it has samples that are no finite numbers")
+    place = 0.5
+    if seed is not None:
+        key = tf.stack([tf.constant(seed, tf.int64), position + CROP])
+        place = tf.random.stateless_uniform([], key, dtype=tf.float64)
+    room = tf.maximum(total - max_length, 0)
+    first = tf.cast(place * tf.cast(room + 1, tf.float64), tf.int32)
+    crop = waveform[first : first + max_length]
+    mean, variance = tf.nn.moments(crop, axes=[0])
+    crop = (crop - mean) / tf.sqrt(variance + EPSILON)
+    length = tf.shape(crop)[0]
+    return {
+        "waveform": tf.ensure_shape(tf.pad(crop, [[0, max_length - length]]), [max_length]),
+        "length": length,
+        "label": example["label"],
+    }
