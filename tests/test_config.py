@@ -10,7 +10,9 @@ import yaml
 import d2v_tf
 from d2v_tf.config import ConfigError, dump_recipe, load_recipe
 from d2v_tf.schema import DURATIONS, VisionRecipe
+from d2v_tf.schema import RECIPES as RECIPE_CLASSES
 from d2v_tf.schema.common import Data2VecGroup
+from d2v_tf.schema.speech import SpeechModel
 from d2v_tf.schema.vision import VisionModel
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -139,21 +141,82 @@ LARGE = {
 }
 
 
-@pytest.mark.parametrize(("name", "paper"), [("vision_base", BASE), ("vision_large", LARGE)])
+SPEECH = {
+    "modality": "speech",
+    "steps": 400_000,
+    "batch_size": 189,  # of 20 s: 63 minutes
+    "data.min_seconds": 2.0,
+    "data.max_seconds": 20.0,
+    "model.conv_dims": (512,) * 7,
+    "model.conv_kernel_sizes": (10, 3, 3, 3, 3, 2, 2),
+    "model.conv_strides": (5, 2, 2, 2, 2, 2, 2),
+    "model.position_conv_layers": 5,
+    "model.position_conv_kernel_size": 19,
+    "model.position_conv_groups": 16,
+    "model.dropout": 0.1,
+    "model.layer_drop": 0.05,
+    "mask.start_ratio": 0.065,
+    "mask.span_length": 10,
+    "data2vec.num_target_layers": 8,
+    "data2vec.target_features": "ffn",
+    "data2vec.target_norm": "instance",
+    "data2vec.normalize_average": False,
+    "data2vec.loss_beta": 0.0,
+    "data2vec.loss_scale": None,
+    "data2vec.head_layers": 1,
+    "data2vec.ema": (0.999, 0.9999, 30_000),
+    "optimizer.beta_1": 0.9,
+    "optimizer.beta_2": 0.98,
+    "optimizer.epsilon": 1e-6,
+    "optimizer.weight_decay": 0.01,
+    "schedule.kind": "tri_stage",
+    "schedule.warmup_steps": 12_000,
+    "schedule.hold_steps": 360_000,
+    "schedule.decay_steps": 28_000,
+}
+SPEECH_BASE = {
+    **SPEECH,
+    "optimizer.learning_rate": 5e-4,
+    "model.num_layers": 12,
+    "model.hidden_dim": 768,
+    "model.num_heads": 12,
+    "model.intermediate_dim": 3072,
+}
+# Of Large the paper gives the size alone.
+SPEECH_LARGE = {
+    **SPEECH,
+    "model.num_layers": 24,
+    "model.hidden_dim": 1024,
+    "model.num_heads": 16,
+    "model.intermediate_dim": 4096,
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "paper"),
+    [
+        ("vision_base", BASE),
+        ("vision_large", LARGE),
+        ("speech_base", SPEECH_BASE),
+        ("speech_large", SPEECH_LARGE),
+    ],
+)
 def test_a_recipe_with_a_papers_name_is_the_papers_row(name, paper):
     recipe = load_recipe(ROOT / "configs" / "pretrain" / f"{name}.yaml")
     for key, expected in paper.items():
         assert get(recipe, key) == expected, key
 
 
-@pytest.mark.parametrize("name", ["vision_base", "vision_large"])
+@pytest.mark.parametrize("name", ["vision_base", "vision_large", "speech_base", "speech_large"])
 def test_a_recipe_with_a_papers_name_leaves_no_number_to_a_default(name):
     # Whoever reads the file sees the whole row, with its sources, and no default can change it.
     values = yaml.safe_load((ROOT / "configs" / "pretrain" / f"{name}.yaml").read_text("utf-8"))
     for group in ("model", "mask", "data2vec", "optimizer", "schedule", "guard"):
-        fields = set(VisionRecipe.model_fields[group].annotation.model_fields)
-        # tri_stage's; an absolute quota in place of the ratio; not numbers of the method
-        fields -= {"hold_steps", "decay_steps", "num_masked", "name", "kind"}
+        fields = set(RECIPE_CLASSES[values["modality"]].model_fields[group].annotation.model_fields)
+        if values["schedule"]["kind"] != "tri_stage":
+            fields -= {"hold_steps", "decay_steps"}
+        # an absolute quota in place of the ratio; not numbers of the method
+        fields -= {"num_masked", "min_spans", "name", "kind"}
         assert fields <= set(values[group]), group
 
 
@@ -174,7 +237,11 @@ def test_a_command_in_a_recipe_names_flags_that_the_tool_has(path):
 
 @pytest.mark.parametrize(
     ("group", "built"),
-    [(VisionModel, d2v_tf.Data2VecVisionBackbone), (Data2VecGroup, d2v_tf.Data2Vec)],
+    [
+        (VisionModel, d2v_tf.Data2VecVisionBackbone),
+        (SpeechModel, d2v_tf.Data2VecSpeechBackbone),
+        (Data2VecGroup, d2v_tf.Data2Vec),
+    ],
 )
 def test_a_group_holds_arguments_of_what_it_builds(group, built):
     assert set(group.model_fields) <= set(inspect.signature(built).parameters)
@@ -334,8 +401,8 @@ def both_ways(tmp_path, override):
             "'cosin' is not one of 'cosine', 'tri_stage' or 'constant'",
             " Did you mean cosine?",
         ),
-        ("modality=speach", "'speach' is not one of vision", ""),
-        ("modality=[1]", "[1] is not one of vision", ""),
+        ("modality=speach", "'speach' is not one of vision, speech", ""),
+        ("modality=[1]", "[1] is not one of vision, speech", ""),
         # durations
         ("schedule.warmup_steps=-1", "-1 is not at least 0", ""),
         (
@@ -540,7 +607,10 @@ def test_a_file_may_merge_an_anchor(recipe_file):
 
 def test_an_unknown_modality(recipe_file):
     Path(recipe_file).write_text("modality: smell\n", encoding="utf-8")
-    assert message(recipe_file) == "modality: 'smell' is not one of vision (set by recipe.yaml)."
+    assert (
+        message(recipe_file)
+        == "modality: 'smell' is not one of vision, speech (set by recipe.yaml)."
+    )
 
 
 def test_a_missing_file():

@@ -186,7 +186,7 @@ class Data2VecSpeechBackbone(Data2VecBackbone):
         """
         return self.frontend.feature_lengths(num_samples)
 
-    def frame_padding_mask(self, inputs):
+    def feature_padding_mask(self, inputs):
         """Which frames of `inputs` are real: for whoever averages, decodes or counts them.
 
         Args:
@@ -195,7 +195,7 @@ class Data2VecSpeechBackbone(Data2VecBackbone):
         Returns:
             bool `[B, T]`, True = real, or `None` where there is no padding mask.
         """
-        return self.frontend.frame_padding_mask(inputs)
+        return self.frontend.feature_padding_mask(inputs)
 
     def get_config(self):
         return {

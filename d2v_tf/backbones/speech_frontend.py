@@ -197,7 +197,7 @@ class WaveformFrontend(keras.layers.Layer):
             x = still + self.feature_grad_mult * (x - still)  # the same number, to the bit
         return {
             "features": self.projection(self.feature_norm(x)),
-            "padding_mask": self.frame_padding_mask(inputs),
+            "padding_mask": self.feature_padding_mask(inputs),
         }
 
     def conv_features(self, waveform):
@@ -220,7 +220,7 @@ class WaveformFrontend(keras.layers.Layer):
         """Frames that `num_samples` samples give; see the function of this name."""
         return feature_lengths(num_samples, self.conv_kernel_sizes, self.conv_strides)
 
-    def frame_padding_mask(self, inputs):
+    def feature_padding_mask(self, inputs):
         """Which frames are real, without computing them: bool `[B, T]`, or `None` where all are."""
         padding_mask = inputs.get("padding_mask")
         if padding_mask is None:

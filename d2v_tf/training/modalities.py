@@ -1,10 +1,8 @@
 """What is particular to a modality, for the run that is the same for all: one entry each."""
 
 import dataclasses
+import importlib
 from collections.abc import Callable
-
-from d2v_tf.backbones.vision import Data2VecVisionBackbone
-from d2v_tf.training.vision import VisionData, max_masked_patches
 
 
 @dataclasses.dataclass(frozen=True)
@@ -13,8 +11,8 @@ class Modality:
 
     Attributes:
         backbone: class, built with a recipe's `model` group.
-        open_data: recipe -> the data of the run, as `training/vision.py` gives it.
-        max_masked: recipe -> the most masked positions of an example.
+        open_data: (recipe, warn) -> the data of the run, as `training/vision.py` gives it.
+        max_masked: recipe -> the most masked positions of an example, or a function of T.
     """
 
     backbone: type
@@ -22,6 +20,13 @@ class Modality:
     max_masked: Callable
 
 
-MODALITIES = {
-    "vision": Modality(Data2VecVisionBackbone, VisionData, max_masked_patches),
+# Modules with a `MODALITY`, imported when they are asked for: each brings its own libraries.
+MODULES = {
+    "vision": "d2v_tf.training.vision",
+    "speech": "d2v_tf.training.speech",
 }
+
+
+def modality_of(recipe):
+    """The `Modality` of a recipe."""
+    return importlib.import_module(MODULES[recipe.modality]).MODALITY

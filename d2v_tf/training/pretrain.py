@@ -14,7 +14,7 @@ from d2v_tf.training.evidence import Evidence
 from d2v_tf.training.guard import HealthGuard
 from d2v_tf.training.interrupt import StopOnRequest
 from d2v_tf.training.logs import RunLog, drop_records_after
-from d2v_tf.training.modalities import MODALITIES
+from d2v_tf.training.modalities import modality_of
 from d2v_tf.training.optimizer import build_optimizer
 from d2v_tf.training.precision import POLICIES, resolve_precision, resolve_xla
 from d2v_tf.training.workdir import open_workdir
@@ -31,7 +31,7 @@ def build_model(recipe):
     Returns:
         A compiled `Data2Vec`.
     """
-    modality = MODALITIES[recipe.modality]
+    modality = modality_of(recipe)
     precision = resolve_precision(recipe.precision)
     keras.utils.set_random_seed(recipe.seed)
     backbone = modality.backbone(**recipe.model.model_dump(), dtype=POLICIES[precision])
@@ -69,7 +69,7 @@ def pretrain(recipe, workdir, console=None, published_batch_size=None):
     """
     console = console or Console()
     with open_workdir(workdir, recipe):
-        data = MODALITIES[recipe.modality].open_data(
+        data = modality_of(recipe).open_data(
             recipe, warn=lambda line: console.print(f"[yellow]warning:[/] {escape(line)}")
         )
         model = build_model(recipe)

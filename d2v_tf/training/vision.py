@@ -12,6 +12,7 @@ from d2v_tf.data.vision_sources import open_images
 from d2v_tf.finetuning.probes import raw_features
 from d2v_tf.masking import num_masked_patches
 from d2v_tf.training.evidence import ProbeTask
+from d2v_tf.training.modalities import Modality
 
 
 @keras.saving.register_keras_serializable(package="d2v_tf")
@@ -156,3 +157,6 @@ class VisionData:
             offset=(-mean / std).tolist(),
             crop_to_aspect_ratio=True,
         ).save_to_preset(folder)
+
+
+MODALITY = Modality(Data2VecVisionBackbone, VisionData, max_masked_patches)

@@ -189,7 +189,7 @@ def test_frames_are_counted_exactly_in_any_type(policy, dtype):
     """Half precision cannot count to 640."""
     backbone, inputs = make_backbone(dtype=policy), make_inputs(dtype=dtype)
     for padding_mask in (
-        backbone.frame_padding_mask(inputs),
+        backbone.feature_padding_mask(inputs),
         backbone.frontend(inputs)["padding_mask"],
     ):
         assert padding_mask.dtype == tf.bool
@@ -243,7 +243,7 @@ def test_the_padding_mask_may_be_left_out(padding):
     expected = backbone({"waveform": waveform, "padding_mask": np.ones((3, 640), "int32")})
     for inputs in ({"waveform": waveform}, {"waveform": waveform, "padding_mask": None}):
         assert_allclose(backbone(inputs), expected, atol=1e-6)
-        assert backbone.frame_padding_mask(inputs) is None
+        assert backbone.feature_padding_mask(inputs) is None
         for one in backbone.block_features(inputs, "block")[-1:]:
             assert_allclose(one, expected, atol=1e-6)
     assert_allclose(backbone.predict({"waveform": waveform}, verbose=0), expected, atol=1e-6)

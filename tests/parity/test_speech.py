@@ -236,5 +236,5 @@ def test_frames_and_their_mask_equal_huggingface():
     expected = theirs._get_feature_vector_attention_mask(
         frames, torch.tensor(padding_mask).long()
     ).numpy()
-    got = ours.frame_padding_mask({"padding_mask": padding_mask})
+    got = ours.feature_padding_mask({"padding_mask": padding_mask})
     np.testing.assert_array_equal(got, expected)
