@@ -196,10 +196,60 @@ def test_stochastic_depth_keeps_the_residual_stream():
 
 def test_dropout_is_active_in_training_only():
     x = tokens()
-    for name in ("dropout", "attention_dropout"):
+    for name in ("dropout", "attention_dropout", "activation_dropout"):
         encoder = make_encoder(**{name: 0.5})
         assert_array_equal(encoder(x), make_encoder()(x))
         assert np.abs(encoder(x, training=True) - encoder(x)).max() > 1e-3
+
+
+def test_layer_drop_does_nothing_in_inference():
+    assert_array_equal(make_encoder(layer_drop=0.9)(tokens()), make_encoder()(tokens()))
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+@pytest.mark.parametrize("normalize_first", [True, False])
+def test_layer_drop_leaves_out_whole_blocks_for_all_examples(normalize_first, jit_compile):
+    """Each block gives its input or what it gives in inference, unscaled; each has its own draw."""
+    rate, number = 0.3, 400
+    encoder = make_encoder(layer_drop=rate, normalize_first=normalize_first)
+
+    @tf.function(jit_compile=jit_compile)
+    def run(x):
+        output, blocks = encoder(x, training=True, features="block")
+        return (
+            output,
+            blocks,
+            [block(before)[0] for block, before in zip(encoder.blocks, [x, *blocks], strict=False)],
+        )
+
+    x, dropped = tf.constant(tokens()), []
+    for _ in range(number):
+        output, blocks, computed = run(x)
+        assert_array_equal(output, blocks[-1])
+        row = []
+        for before, after, full in zip([x, *blocks], blocks, computed, strict=False):
+            row.append(np.array_equal(after, before))
+            if not row[-1]:
+                assert_allclose(after, full, atol=1e-5)
+        dropped.append(row)
+    # 4 standard errors; all 8 combinations occur.
+    error = 4 * np.sqrt(rate * (1 - rate) / number)
+    assert_allclose(np.mean(dropped, axis=0), [rate] * 3, atol=error)
+    assert len({tuple(row) for row in dropped}) == 8
+
+
+def test_a_dropped_block_gets_no_gradient():
+    encoder = make_encoder(layer_drop=0.999999)
+    x = tf.constant(tokens())
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        output = encoder(x, training=True)
+        loss = tf.reduce_sum(tf.square(output))
+    gradients = tape.gradient(loss, [x, *(v.value for v in encoder.trainable_variables)])
+    assert_array_equal(output, x)
+    assert_allclose(gradients[0], 2 * x)
+    for gradient in gradients[1:]:
+        assert_array_equal(gradient, np.zeros(gradient.shape))
 
 
 def test_config_round_trip():
@@ -207,7 +257,9 @@ def test_config_round_trip():
         normalize_first=True,
         dropout=0.1,
         attention_dropout=0.2,
+        activation_dropout=0.4,
         drop_path_rate=0.3,
+        layer_drop=0.5,
         layer_scale_init_value=0.01,
         layer_norm_epsilon=1e-3,
         activation="relu",
@@ -232,6 +284,7 @@ def test_config_round_trip():
         ({"relative_position_bias": "per_blok"}, "must be one of .*'per_block'.*'per_blok'"),
         ({"relative_position_bias": "shared"}, "needs relative_position_grid"),
         ({"num_heads": 3}, "num_heads must divide the width. Received: width 8, num_heads=3"),
+        ({"layer_drop": 1.0}, "layer_drop must be at least 0 and below 1. Received: 1.0"),
     ],
 )
 def test_errors_name_the_argument_and_the_value(arguments, message):
