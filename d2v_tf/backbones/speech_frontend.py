@@ -241,32 +241,3 @@ class WaveformFrontend(keras.layers.Layer):
             "feature_grad_mult": self.feature_grad_mult,
             "layer_norm_epsilon": self.layer_norm_epsilon,
         }
-
-
-def feature_deviation(features, padding_mask=None):
-    """Sums for the standard deviation over time of the frontend's features.
-
-    The frontend can collapse to a constant while the loss and both variances of targets and
-    predictions look healthy (fairseq issue 5239): here it shows. An example's number is the mean
-    over channels of the standard deviation over its real frames; `total / count` is their mean.
-    Both sums add up over batches and replicas.
-
-    Args:
-        features: `[B, T, D]`, of any float dtype.
-        padding_mask: optional `[B, T]`, 1 = real.
-
-    Returns:
-        (total, count), float32 scalars: the sum over examples with at least two real frames, and
-        how many those are.
-    """
-    x = ops.cast(ops.stop_gradient(features), "float32")
-    weights = ops.ones_like(x[..., :1])
-    if padding_mask is not None:
-        weights = ops.cast(padding_mask, "float32")[..., None]  # [B, T, 1]
-    frames = ops.sum(weights, axis=1, keepdims=True)  # [B, 1, 1]
-    divisor = ops.maximum(frames, 1.0)
-    mean = ops.sum(x * weights, axis=1, keepdims=True) / divisor
-    variance = ops.sum(ops.square(x - mean) * weights, axis=1, keepdims=True) / divisor
-    deviations = ops.mean(ops.sqrt(variance), axis=(1, 2))  # [B]
-    counts = ops.cast(frames[:, 0, 0] >= 2, "float32")
-    return ops.sum(deviations * counts), ops.sum(counts)

@@ -183,7 +183,7 @@ class Data2Vec(keras.Model):
             "loss": sums["loss"],
             "target_var": deviation(sums["targets"]),
             "pred_var": deviation(sums["predictions"]),
-            "frontend_var": sums["frontend"][0] / sums["frontend"][1],
+            "frontend_var": sums["frontend"][0] / tf.maximum(sums["frontend"][1], 1.0),
             "ema_decay": decay,
             "learning_rate": learning_rate,
             "examples": tf.cast(tf.shape(counts)[0], tf.float32),

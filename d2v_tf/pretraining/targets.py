@@ -138,26 +138,28 @@ def deviation(sums):
 
 
 def sequence_deviation_sums(features, padding_mask=None):
-    """How much features vary along the sequence: a frontend that collapses shows it nowhere else.
+    """Sums for the standard deviation of the frontend's features along the sequence.
 
-    The standard deviation over the T real positions, with 1e-6 under the root, averaged over
-    channels.
+    A frontend can collapse to a constant while the loss and both deviations of targets and
+    predictions look healthy (fairseq issue 5239): here it shows. An example's number is the mean
+    over channels of the standard deviation over its real positions.
 
     Args:
-        features: `[B, T, D]`.
+        features: `[B, T, D]`, of any float dtype.
         padding_mask: optional `[B, T]`, 1 = real.
 
     Returns:
-        float32 `[2]`: the sum over examples, and their number. Both add up over batches and
-        replicas; their ratio is the mean.
+        float32 `[2]`: the sum over the examples with at least two real positions, and how many
+        those are. Both add up over batches and replicas; their ratio is the mean.
     """
     x = ops.cast(ops.stop_gradient(features), "float32")
-    if padding_mask is None:
-        deviations = ops.sqrt(ops.var(x, axis=1) + 1e-6)  # [B, D]
-    else:
+    weights = ops.ones_like(x[..., :1])
+    if padding_mask is not None:
         weights = ops.cast(padding_mask, "float32")[..., None]  # [B, T, 1]
-        count = ops.maximum(ops.sum(weights, axis=1, keepdims=True), 1.0)
-        mean = ops.sum(x * weights, axis=1, keepdims=True) / count
-        squares = ops.sum(ops.square(x - mean) * weights, axis=1, keepdims=True)
-        deviations = ops.sqrt(squares / count + 1e-6)
-    return ops.stack([ops.sum(ops.mean(deviations, axis=-1)), ops.cast(ops.shape(x)[0], "float32")])
+    length = ops.sum(weights, axis=1, keepdims=True)  # [B, 1, 1]
+    divisor = ops.maximum(length, 1.0)
+    mean = ops.sum(x * weights, axis=1, keepdims=True) / divisor
+    variance = ops.sum(ops.square(x - mean) * weights, axis=1, keepdims=True) / divisor
+    deviations = ops.mean(ops.sqrt(variance), axis=(1, 2))  # [B]
+    counts = ops.cast(length[:, 0, 0] >= 2, "float32")
+    return ops.stack([ops.sum(deviations * counts), ops.sum(counts)])

@@ -15,7 +15,6 @@ import d2v_tf
 from d2v_tf.backbones.speech_frontend import (
     StridedConv,
     WaveformFrontend,
-    feature_deviation,
     feature_lengths,
     receptive_field,
 )
@@ -409,30 +408,6 @@ def test_it_trains_as_part_of_an_ordinary_model():
     assert len(before) == len(backbone.weights) - 1
     for new, old in zip(backbone.trainable_variables, before, strict=True):
         assert (new.numpy() != old).any() or new.name == "key_bias", new.path  # softmax ignores it
-
-
-@pytest.mark.parametrize("padded", [False, True])
-def test_the_frontends_deviation_equals_numpy(padded):
-    rng = np.random.default_rng(0)
-    features = rng.normal(3.0, rng.uniform(0, 2, size=(4, 1, 5)), size=(4, 9, 5))
-    padding_mask, expected = None, [row.std(axis=0).mean() for row in features]
-    if padded:
-        frames = [9, 5, 1, 0]  # one frame or none has no deviation, and does not count
-        padding_mask = np.arange(9) < np.array(frames)[:, None]
-        expected = [features[0].std(axis=0).mean(), features[1, :5].std(axis=0).mean()]
-        features[~padding_mask] = 1e4
-    total, count = feature_deviation(features.astype("float32"), padding_mask)
-    assert count == len(expected)
-    assert_allclose(total, np.sum(expected), rtol=1e-5)
-    # The sums of parts add up, as over replicas.
-    parts = [
-        feature_deviation(features[rows], None if padding_mask is None else padding_mask[rows])
-        for rows in (slice(0, 1), slice(1, 4))
-    ]
-    assert_allclose(np.sum(parts, axis=0), [total, count], rtol=1e-5)
-    constant = feature_deviation(tf.ones((2, 9, 5), tf.bfloat16))
-    assert_array_equal(constant, [0.0, 2.0])
-    assert {x.dtype for x in constant} == {tf.float32}
 
 
 @pytest.mark.parametrize(

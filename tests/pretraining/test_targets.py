@@ -2,7 +2,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from numpy.testing import assert_allclose
+from numpy.testing import assert_allclose, assert_array_equal
 
 from d2v_tf.pretraining.targets import (
     average_targets,
@@ -134,17 +134,29 @@ def test_deviation_of_a_constant_or_of_nothing_is_small_and_finite():
 
 
 @pytest.mark.parametrize("padded", [False, True])
-def test_sequence_deviation_is_over_the_real_positions_of_each_example(padded):
-    features = np.random.default_rng(0).normal(2.0, [1.0, 5.0, 0.1], size=(2, 50, 3))
-    padding_mask = np.arange(50) < np.array([[50], [30]]) if padded else np.ones((2, 50), bool)
-    features[~padding_mask] = 1e4
-    expected = [
-        np.mean(np.std(row[real], axis=0)) for row, real in zip(features, padding_mask, strict=True)
+def test_the_frontends_deviation_equals_numpy(padded):
+    rng = np.random.default_rng(0)
+    features = rng.normal(3.0, rng.uniform(0, 2, size=(4, 1, 5)), size=(4, 9, 5))
+    padding_mask, expected = None, [row.std(axis=0).mean() for row in features]
+    if padded:
+        frames = [9, 5, 1, 0]  # one frame or none has no deviation, and does not count
+        padding_mask = np.arange(9) < np.array(frames)[:, None]
+        expected = [features[0].std(axis=0).mean(), features[1, :5].std(axis=0).mean()]
+        features[~padding_mask] = 1e4
+    total, count = sequence_deviation_sums(features.astype("float32"), padding_mask)
+    assert count == len(expected)
+    assert_allclose(total, np.sum(expected), rtol=1e-5)
+    # The sums of parts add up, as over replicas.
+    parts = [
+        sequence_deviation_sums(
+            features[rows], None if padding_mask is None else padding_mask[rows]
+        )
+        for rows in (slice(0, 1), slice(1, 4))
     ]
-    total, count = sequence_deviation_sums(
-        features.astype("float32"), padding_mask if padded else None
-    )
-    assert_allclose(total / count, np.mean(expected), rtol=1e-4)
+    assert_allclose(np.sum(parts, axis=0), [total, count], rtol=1e-5)
+    constant = sequence_deviation_sums(tf.ones((2, 9, 5), tf.bfloat16))
+    assert_array_equal(constant, [0.0, 2.0])
+    assert constant.dtype == tf.float32
 
 
 def test_errors_name_the_norm_and_the_empty_list():
