@@ -61,7 +61,7 @@ def prepare_speech(
         max_bad,
         warn=lambda line: console.print(f"[yellow]warning:[/] {escape(line)}"),
     )
-    report_unusable(source, 1 / SAMPLE_RATE, bad_examples)
+    report_unusable(source, 0, bad_examples)
     usable = source.lengths > 0
     if not usable.any():
         raise DataError(f"data: {source.name} has no audio that can be read.")
