@@ -1,5 +1,7 @@
 """Sources of speech files: what they find, and what they say when they cannot."""
 
+import tarfile
+
 import numpy as np
 import pytest
 import soundfile
@@ -165,8 +167,6 @@ def test_empty_and_strange_sources_say_what_they_are(tmp_path):
 
 
 def test_real_manifests_and_folders(shared_data, tmp_path):
-    import tarfile
-
     with tarfile.open(shared_data / "librispeech.tar") as tar:
         wanted = ("librispeech/dev.", "librispeech/audio/1919/142785/1919-142785-000")
         members = [m for m in tar.getmembers() if m.name.startswith(wanted)]
