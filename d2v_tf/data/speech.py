@@ -100,7 +100,7 @@ def pretraining_dataset(
             s.
         seed: int.
         start: int. Number of the first batch.
-        span_mask: function of (T, seeds int64 `[B, 2]`, lengths int32 `[B]` in frames) to a mask
+        span_mask: function of (seeds int64 `[B, 2]`, lengths int32 `[B]` in frames, T) to a mask
             bool `[B, T]`.
         num_frames: function from samples to the encoder's frames, for ints and tensors.
         bad_examples: `BadExamples`.
@@ -159,7 +159,7 @@ def pretraining_dataset(
         seeds = tf.stack([tf.fill([size], tf.constant(seed, tf.int64)), positions + MASK], axis=1)
         frames = tf.cast(num_frames(tf.ensure_shape(lengths, [size])), tf.int32)
         total = num_frames(length)
-        mask = span_mask(total, tf.ensure_shape(seeds, [size, 2]), frames)
+        mask = span_mask(tf.ensure_shape(seeds, [size, 2]), frames, total)
         return tf.ensure_shape(mask, [size, total])
 
     def finish(batch):

@@ -49,7 +49,7 @@ def num_frames(samples):
     return (samples - 400) // 320 + 1
 
 
-def random_mask(total, seeds, lengths):
+def random_mask(seeds, lengths, total):
     """A mask in the manner of `span_mask`: bool `[B, T]` from seeds `[B, 2]`, never on padding."""
     draws = tf.map_fn(
         lambda seed: tf.random.stateless_uniform([total], seed),

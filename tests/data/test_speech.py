@@ -174,7 +174,7 @@ def test_shards_share_the_rows_out(kind, request):
 def test_masks_are_told_seeds_and_real_frames(folder):
     told = []
 
-    def span_mask(total, seeds, lengths):
+    def span_mask(seeds, lengths, total):
         told.append((total, tuple(seeds.shape), tuple(lengths.shape)))
         mask = tf.sequence_mask(lengths, total)  # all that is real
         return tf.where(seeds[:, 1:] % 2 == 0, mask, tf.zeros_like(mask))
