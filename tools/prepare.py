@@ -7,11 +7,11 @@ import sys
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow starts: its banner
 from absl import app, flags  # noqa: E402
 
-# Where each modality's `prepare_MODALITY` is.
+# Module of each modality, imported late: its `prepare(FLAGS, console)` does the work.
 PREPARE = {"speech": "d2v_tf.data.prepare_speech"}
 
 FLAGS = flags.FLAGS
-flags.DEFINE_enum("modality", None, list(PREPARE), "What to prepare.", required=True)
+flags.DEFINE_enum("modality", None, sorted(PREPARE), "What to prepare.", required=True)
 flags.DEFINE_string(
     "data", None, "What to read. Speech: folder:PATH, manifest:FILE.tsv or builtin.", required=True
 )
@@ -31,17 +31,9 @@ def main(argv):
 
     from d2v_tf.errors import UserError
 
-    console = Console(highlight=False, soft_wrap=True)
-    module = importlib.import_module(PREPARE[FLAGS.modality])
-    prepare = getattr(module, f"prepare_{FLAGS.modality}")
     try:
-        prepare(
-            FLAGS.data,
-            FLAGS.out,
-            name=FLAGS.name,
-            tfrecord=FLAGS.tfrecord,
-            max_bad=FLAGS.max_bad,
-            console=console,
+        importlib.import_module(PREPARE[FLAGS.modality]).prepare(
+            FLAGS, Console(highlight=False, soft_wrap=True)
         )
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

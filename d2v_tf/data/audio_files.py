@@ -20,8 +20,8 @@ class AudioError(ValueError):
 def read_audio(file, min_samples=1, max_samples=None, place=0.0):
     """Reads WAV, FLAC, OGG, MP3 or what else libsndfile knows: 16 kHz, channels averaged.
 
-    Of a file longer than `max_samples` only a part is decoded, so an hour-long recording costs no
-    more than a short one.
+    Of a file longer than `max_samples` only a part is decoded (of an MP3, also what is before it),
+    so an hour-long recording costs no more than a short one.
 
     Args:
         file: str or binary file object.
@@ -40,10 +40,14 @@ def read_audio(file, min_samples=1, max_samples=None, place=0.0):
     try:
         with _open(file) as audio:
             rate, num_frames = audio.samplerate, audio.frames
+            first = 0
             if max_samples is not None and num_frames * SAMPLE_RATE > max_samples * rate:
                 num_frames = -(-max_samples * rate // SAMPLE_RATE)
-                audio.seek(int(place * (audio.frames - num_frames + 1)))
-            frames = audio.read(num_frames, dtype="float32", always_2d=True)
+                first = int(place * (audio.frames - num_frames + 1))
+            if audio.format != "MP3":  # whose frames need those before them: they would crackle
+                audio.seek(first)
+                first = 0
+            frames = audio.read(first + num_frames, dtype="float32", always_2d=True)[first:]
     except soundfile.SoundFileError as error:
         raise AudioError(_explain(error)) from None
     if len(frames) < num_frames:
@@ -54,7 +58,11 @@ def read_audio(file, min_samples=1, max_samples=None, place=0.0):
     if not np.isfinite(waveform).all():
         raise AudioError("it has samples that are no finite numbers")
     waveform = resample(waveform, rate)[:max_samples]
-    check_length(len(waveform), min_samples)
+    if len(waveform) < max(min_samples, 1):
+        raise AudioError(
+            f"it is {len(waveform) / SAMPLE_RATE:.3g} s long, shorter than the "
+            f"{min_samples / SAMPLE_RATE:.3g} s needed"
+        )
     return waveform
 
 
@@ -69,15 +77,6 @@ def audio_length(path):
             return round(audio.frames * SAMPLE_RATE / audio.samplerate)
     except soundfile.SoundFileError as error:
         raise AudioError(_explain(error)) from None
-
-
-def check_length(num_samples, min_samples):
-    """Raises an `AudioError` for audio of fewer samples, at 16 kHz, than are needed."""
-    if num_samples < max(min_samples, 1):
-        raise AudioError(
-            f"it is {num_samples / SAMPLE_RATE:.3g} s long, shorter than the "
-            f"{min_samples / SAMPLE_RATE:.3g} s needed"
-        )
 
 
 def resample(waveform, rate):

@@ -22,6 +22,18 @@ SHARD_SECONDS = 3600
 CHUNK = 64
 
 
+def prepare(options, console):
+    """Prepares what the flags of tools/prepare.py ask for."""
+    prepare_speech(
+        options.data,
+        options.out,
+        name=options.name,
+        tfrecord=options.tfrecord,
+        max_bad=options.max_bad,
+        console=console,
+    )
+
+
 def prepare_speech(
     spec, out, name="train", tfrecord=False, max_bad=0.01, cache_dir=None, console=None
 ):
@@ -61,7 +73,7 @@ def prepare_speech(
         max_bad,
         warn=lambda line: console.print(f"[yellow]warning:[/] {escape(line)}"),
     )
-    report_unusable(source, 1 / SAMPLE_RATE, bad_examples)
+    report_unusable(source, 0, bad_examples)
     usable = source.lengths > 0
     if not usable.any():
         raise DataError(f"data: {source.name} has no audio that can be read.")

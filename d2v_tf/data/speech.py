@@ -11,7 +11,6 @@ from d2v_tf.data.audio_files import (
     EPSILON,
     SAMPLE_RATE,
     AudioError,
-    check_length,
     normalize_waveform,
 )
 from d2v_tf.data.length_buckets import BucketPlan, choose_bucket_lengths
@@ -22,6 +21,8 @@ from d2v_tf.data.speech_sources import SpeechFiles
 CROP, MASK = (stream << 40 for stream in range(1, 3))
 # Positions of a batch of files: its number times this, and its rows. No batch has more rows.
 MAX_ROWS = 1 << 16
+# More short utterances than this part are a wrong setting rather than a few short files.
+MAX_SHORT = 0.5
 # Batches that are read at the same time: one is decoded while another is put together.
 PARALLEL_BATCHES = 2
 # Shortest waveform that the encoder makes a frame of, in seconds.
@@ -103,7 +104,8 @@ def pretraining_dataset(
             bool `[B, T]`.
         num_frames: function from samples to the encoder's frames, for ints and tensors.
         bad_examples: `BadExamples`.
-        min_seconds, max_seconds, buckets, shuffle, multiple_of: as `plan_batches`.
+        min_seconds, max_seconds, buckets, shuffle, multiple_of: as `plan_batches`. Records have
+            no buckets, and short ones are not left out but padded.
         num_shards, shard: ints. The shard's batches are every num_shards-th row of the whole ones.
 
     Returns:
@@ -112,7 +114,7 @@ def pretraining_dataset(
         has B and N where all batches have the same.
 
     Raises:
-        DataError: where too many files are too short or have no readable header.
+        DataError: where too many files have no readable header, or most are too short.
     """
     multiple_of *= num_shards
     if isinstance(source, SpeechFiles):
@@ -145,7 +147,7 @@ def pretraining_dataset(
             records,
             source.load,
             functools.partial(
-                _crop_record, seed=seed, min_length=_samples(min_seconds), max_length=length
+                _crop_record, seed=seed, min_length=_samples(SHORTEST), max_length=length
             ),
             bad_examples,
             size // num_shards,
@@ -227,17 +229,28 @@ def evaluation_dataset(
 
 
 def report_unusable(source, min_seconds, bad_examples):
-    """Reports the files of a source whose header is unreadable or says that they are too short.
+    """Names the files that a run leaves out before it reads them.
+
+    A file whose header cannot be read is a bad example. One that is too short is not: nothing is
+    wrong with it. (1.0% of LibriSpeech's utterances are below the paper's 2 seconds.)
 
     Raises:
-        DataError: where these are too many.
+        DataError: where too many files are bad, or more than half are too short.
     """
-    for index in np.flatnonzero(source.lengths < max(_samples(min_seconds), 1)):
-        reason = source.explain(index)
-        try:
-            check_length(source.lengths[index], _samples(min_seconds))
-        except AudioError as error:
-            bad_examples.report(source.names[index], reason or str(error))
+    for index, reason in source.problems.items():
+        bad_examples.report(source.names[index], reason)
+    readable = np.array([i not in source.problems for i in range(source.num_examples)])
+    short = np.flatnonzero(readable & (source.lengths < _samples(min_seconds)))
+    if not len(short):
+        return
+    line = (
+        f"{len(short):,} of {source.num_examples:,} utterances of {source.name} are shorter than "
+        f"{min_seconds:g} s (first: {source.names[short[0]]}, "
+        f"{source.lengths[short[0]] / SAMPLE_RATE:.3g} s)"
+    )
+    if len(short) > MAX_SHORT * source.num_examples:
+        raise DataError(f"data: {line}. Lower the limit: --set data.min_seconds=0.5.")
+    bad_examples.warn(f"{line} and are left out")
 
 
 def _samples(seconds):
@@ -283,8 +296,7 @@ def _planned_batches(source, plan, start, min_length, bad_examples, num_shards, 
                     return
             bad_examples.report_no_replacement(source.names[batch.indices[row]])
 
-        for _ in pool.map(read_row, range(len(rows))):
-            pass  # raises what a thread raised
+        _in_threads(pool, read_row, len(rows))
         return batch.bucket, waveforms, lengths, step * MAX_ROWS + rows
 
     def read(step):
@@ -300,6 +312,16 @@ def _planned_batches(source, plan, start, min_length, bad_examples, num_shards, 
 
     steps = tf.data.Dataset.range(start, np.iinfo(np.int64).max)
     return steps.map(read, num_parallel_calls=PARALLEL_BATCHES, deterministic=True)
+
+
+def _in_threads(pool, function, count):
+    """What a function of a number gives for 0, 1, ..., count - 1; raises what it raises."""
+    try:
+        return list(pool.map(function, range(count)))
+    except RuntimeError as error:
+        if "interpreter shutdown" not in str(error):
+            raise
+        return [0] * count  # the program ends while the next batch is read: nobody will see it
 
 
 def _read_into(row, source, index, min_length, place, bad_examples):
@@ -339,7 +361,7 @@ def _each_once(source, label, keep, batch_seconds, min_length, max_length, bucke
                 waveforms[place], source, members[place], min_length, 0.5, bad_examples
             )
 
-        read = np.array(list(pool.map(read_row, range(len(members)))), "int32")
+        read = np.array(_in_threads(pool, read_row, len(members)), "int32")
         good = read > 0
         return waveforms[good], read[good], labels[members[good]]
 

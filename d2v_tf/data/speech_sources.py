@@ -56,10 +56,6 @@ class SpeechFiles:
         """The waveform of an utterance, as `read_audio` gives it."""
         return read_audio(self.names[index], **options)
 
-    def explain(self, index):
-        """Why the header of a file could not be read, or `None`."""
-        return self.problems.get(index)
-
 
 def open_speech_source(spec, tfds_dir=None, cache_dir=None, advance=None):
     """Opens the source of speech that a `SOURCE` string names.
@@ -69,7 +65,7 @@ def open_speech_source(spec, tfds_dir=None, cache_dir=None, advance=None):
             `tfds:NAME[/CONFIG][:SPLIT]` or `tfrecord:GLOB`.
         tfds_dir: optional str. Where TFDS keeps its datasets; its own default otherwise.
         cache_dir: optional str. Where `builtin` keeps its files. Defaults to `~/.cache/d2v_tf`.
-        advance: optional callable(done, total), told how many files have been looked at.
+        advance: optional callable(done, total), told how many files have been looked at, or made.
 
     Returns:
         `SpeechFiles`, or a `RecordSource` of waveforms.
@@ -151,7 +147,7 @@ def open_manifest(path, advance=None, **_):
         relative.append(name.strip())
         lengths.append(int(frames) if frames.strip() else -1)
     root = _manifest_root(path, here, first.strip(), relative[0])
-    names = [os.path.join(root, name) for name in relative]
+    names = [os.path.normpath(os.path.join(root, name)) for name in relative]
     lengths, problems = np.array(lengths, "int64"), {}
     if not _lengths_are_true(names, lengths):
         lengths, problems = measure_lengths(names, advance)
@@ -176,7 +172,7 @@ def open_builtin(split, cache_dir=None, advance=None, **_):
     split = split or "train"
     if split not in SPLITS:
         raise DataError(f"data: builtin has the splits train and test. Received: {split!r}")
-    folder = synthesize(os.path.expanduser(cache_dir or DEFAULT_CACHE))
+    folder = synthesize(os.path.expanduser(cache_dir or DEFAULT_CACHE), advance)
     files = open_manifest(os.path.join(folder, f"{split}.tsv"), advance)
     words = sorted({t for t in files.transcripts if " " not in t})
     number = {word: i for i, word in enumerate(words)}

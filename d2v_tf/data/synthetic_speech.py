@@ -39,13 +39,13 @@ PHONEMES = {
     "N": (85, (260, 1450, 2500), 0.35, 0.0, 5000, 3000),
     "R": (75, (330, 1150, 1550), 0.7, 0.0, 5000, 3000),
     "W": (70, (300, 650, 2200), 0.6, 0.0, 5000, 3000),
-    "F": (95, (300, 1100, 2300), 0.0, 0.06, 6500, 4000),
-    "S": (115, (320, 1700, 2600), 0.0, 0.1, 6000, 1500),
-    "TH": (90, (300, 1400, 2500), 0.0, 0.05, 5500, 5000),
-    "V": (65, (290, 1100, 2300), 0.35, 0.03, 6500, 4000),
-    "Z": (90, (300, 1700, 2600), 0.35, 0.06, 6000, 1500),
-    "K": (30, (320, 1900, 2500), 0.0, 0.3, 1900, 500),
-    "T": (30, (320, 1800, 2600), 0.0, 0.2, 4200, 1500),
+    "F": (95, (300, 1100, 2300), 0.0, 0.12, 6500, 4000),
+    "S": (115, (320, 1700, 2600), 0.0, 0.2, 6000, 1500),
+    "TH": (90, (300, 1400, 2500), 0.0, 0.1, 5500, 5000),
+    "V": (65, (290, 1100, 2300), 0.35, 0.06, 6500, 4000),
+    "Z": (90, (300, 1700, 2600), 0.35, 0.12, 6000, 1500),
+    "K": (30, (320, 1900, 2500), 0.0, 0.6, 1900, 500),
+    "T": (30, (320, 1800, 2600), 0.0, 0.4, 4200, 1500),
     "closure": (55, (300, 1700, 2600), 0.0, 0.0, 5000, 3000),
 }
 WORDS = {
@@ -63,11 +63,13 @@ WORDS = {
 DIGITS = tuple(WORDS)
 
 
-def synthesize(cache):
+def synthesize(cache, advance=None):
     """Writes all utterances into a folder of the cache, unless they are there already.
 
     Args:
         cache: str. A folder, made if need be.
+        advance: optional callable(done, total), told how many utterances have been made. All take
+            about 10 s on a core.
 
     Returns:
         str. The folder: `{train,test}.tsv` with `.wrd` and `.ltr` beside them, and the WAV files in
@@ -80,8 +82,12 @@ def synthesize(cache):
     # Whole or not at all, also if two runs start at once.
     unfinished = tempfile.mkdtemp(prefix="synthetic_speech_", dir=cache)
     try:
+        done = 0
         for split, count in SPLITS.items():
-            _write_split(unfinished, split, count)
+            for _ in _write_split(unfinished, split, count):
+                done += 1
+                if advance:
+                    advance(done, sum(SPLITS.values()))
         try:
             os.rename(unfinished, folder)
         except OSError:
@@ -122,6 +128,7 @@ def utterance(split, number):
 
 
 def _write_split(folder, split, count):
+    """Yields after each utterance."""
     rows, texts = [], []
     for number in range(count):
         waveform, words, speaker = utterance(split, number)
@@ -130,6 +137,7 @@ def _write_split(folder, split, count):
         soundfile.write(os.path.join(folder, path), waveform, SAMPLE_RATE, subtype="PCM_16")
         rows.append(f"{path}\t{len(waveform)}\n")
         texts.append(" ".join(words))
+        yield
     with open(os.path.join(folder, f"{split}.tsv"), "w", encoding="utf-8") as file:
         file.writelines([".\n", *rows])
     with open(os.path.join(folder, f"{split}.wrd"), "w", encoding="utf-8") as file:
@@ -206,10 +214,10 @@ def _smooth(track, width):
 
 
 def _glottal_flow_derivative(phase):
-    """Rosenberg's pulse: the glottis opens for 40% of a period, closes in 16%, then is shut."""
+    """Rosenberg's pulse: the glottis opens for 40% of a period, closes in 8%, then is shut."""
     opening = np.sin(np.pi * phase / 0.4)
-    closing = -2.5 * np.sin(np.pi * (phase - 0.4) / 0.32)
-    return np.where(phase < 0.4, opening, np.where(phase < 0.56, closing, 0.0))
+    closing = -5.0 * np.sin(np.pi * (phase - 0.4) / 0.16)  # as much air stops as started
+    return np.where(phase < 0.4, opening, np.where(phase < 0.48, closing, 0.0))
 
 
 def _spectra(signal):
