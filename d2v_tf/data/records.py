@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
-from d2v_tf.data.reading import DataError, first_line
+from d2v_tf.data.reading import DataError
 
 # Records that are shuffled together, and files that are read in turn.
 SHUFFLE_BLOCK = 4096
@@ -112,39 +112,6 @@ def _as_record(position, candidates):
     return {"position": position, "candidates": candidates}
 
 
-def open_tfrecord(pattern, tfds_dir=None):
-    """TFRecord files of `tf.train.Example`s that a glob names.
-
-    An example holds the encoded image under `image/encoded` or `image`, and may hold its class
-    under `image/class/label` or `label` and its name under `image/filename`.
-    """
-    files = sorted(tf.io.gfile.glob(pattern))
-    if not files:
-        raise DataError(f"data: tfrecord:{pattern} names no file. Check the pattern; quote it.")
-    parts = [(file, 0, count_records(file)) for file in files]
-    if not sum(take for _, _, take in parts):
-        raise DataError(f"data: tfrecord:{pattern} has no records in its {len(files)} files.")
-    source = RecordSource(f"tfrecord:{pattern}", parts, _parse_example)
-    first = next(iter(source.once()))["candidates"][0]
-    return dataclasses.replace(source, has_labels=int(_parse_example(first)["label"]) >= 0)
-
-
-def _parse_example(record):
-    features = tf.io.parse_single_example(
-        record,
-        {
-            "image/encoded": tf.io.FixedLenFeature([], tf.string, ""),
-            "image": tf.io.FixedLenFeature([], tf.string, ""),
-            "image/class/label": tf.io.FixedLenFeature([], tf.int64, -1),
-            "label": tf.io.FixedLenFeature([], tf.int64, -1),
-            "image/filename": tf.io.FixedLenFeature([], tf.string, "a record without a name"),
-        },
-    )
-    encoded = tf.strings.join([features["image/encoded"], features["image"]])
-    label = tf.maximum(features["image/class/label"], features["label"])
-    return {"name": features["image/filename"], "label": label, "encoded": encoded}
-
-
 def count_records(path):
     """Counts the records of a TFRecord file by its length fields, without reading the records.
 
@@ -167,60 +134,3 @@ def count_records(path):
                 )
             count += 1
     return count
-
-
-def open_tfds(spec, tfds_dir=None):
-    """A dataset of tensorflow-datasets, `NAME[/CONFIG][:SPLIT]`; prepares it if need be."""
-    import tensorflow_datasets as tfds  # slow to import, for this source only
-
-    name, _, split = spec.partition(":")
-    split = split or "train"
-    try:
-        builder = tfds.builder(name, data_dir=tfds_dir)
-    except (tfds.core.DatasetNotFoundError, ValueError) as error:
-        raise DataError(f"data: tfds:{name} is not a dataset: {first_line(error)}") from None
-    if not builder.data_path.exists():
-        _prepare(builder, name)
-    if builder.info.file_format != tfds.core.FileFormat.TFRECORD:
-        raise DataError(
-            f"data: tfds:{name} is stored as {builder.info.file_format.value}; only tfrecord is "
-            "read. Prepare it with file_format='tfrecord'."
-        )
-    try:
-        instructions = builder.info.splits[split].file_instructions
-    except (KeyError, ValueError):
-        raise DataError(
-            f"data: tfds:{name} has no split {split!r}; it has {', '.join(builder.info.splits)}."
-        ) from None
-    features = builder.info.features
-    if "image" not in features:
-        raise DataError(f"data: tfds:{name} has no feature 'image'; it has {', '.join(features)}.")
-    decoders = {"image": tfds.decode.SkipDecoding()}
-    label = features["label"] if "label" in features else None
-    has_classes = isinstance(label, tfds.features.ClassLabel)
-
-    def parse(record):
-        example = features.deserialize_example(record, decoders=decoders)
-        return {
-            "name": tf.constant(f"a record of tfds:{spec}"),
-            "label": example["label"] if has_classes else tf.constant(-1, tf.int64),
-            "encoded": example["image"],
-        }
-
-    return RecordSource(
-        f"tfds:{spec}",
-        [(str(i.filename), i.skip, i.take) for i in instructions],
-        parse,
-        has_labels=has_classes,
-        class_names=tuple(label.names) if has_classes else None,
-    )
-
-
-def _prepare(builder, name):
-    try:
-        builder.download_and_prepare()
-    except Exception as error:  # whatever a dataset's own download code raises
-        raise DataError(
-            f"data: tfds:{name} is not prepared under {builder.data_dir} and could not be: "
-            f"{first_line(error)}. Prepare it with `tfds build`, or --set data.tfds_dir=FOLDER."
-        ) from error

@@ -7,8 +7,9 @@ import numpy as np
 import tensorflow as tf
 
 from d2v_tf.data.audio_files import SAMPLE_RATE, read_audio, resample
-from d2v_tf.data.reading import DataError, first_line
+from d2v_tf.data.reading import DataError
 from d2v_tf.data.records import RecordSource, count_records
+from d2v_tf.data.tfds import open_builder
 
 # TFDS's datasets of speech name their features differently.
 AUDIO_FEATURES = ("speech", "audio")
@@ -99,46 +100,6 @@ def open_tfds(spec, tfds_dir=None, **_):
         has_labels=label is not None,
         class_names=tuple(getattr(features[label], "names", None) or ()) or None if label else None,
     )
-
-
-def open_builder(spec, data_dir=None):
-    """A prepared dataset of tensorflow-datasets, `NAME[/CONFIG][:SPLIT]`.
-
-    Returns:
-        The builder, and the parts of its files as `RecordSource` takes them.
-
-    Raises:
-        DataError: where there is no such dataset or split, or it cannot be prepared.
-    """
-    import tensorflow_datasets as tfds  # slow to import, for this source only
-
-    name, _, split = spec.partition(":")
-    split = split or "train"
-    try:
-        builder = tfds.builder(name, data_dir=data_dir)
-    except (tfds.core.DatasetNotFoundError, ValueError) as error:
-        raise DataError(f"data: tfds:{name} is not a dataset: {first_line(error)}") from None
-    if not builder.data_path.exists():
-        try:
-            builder.download_and_prepare()
-        except Exception as error:  # whatever a dataset's own download code raises
-            raise DataError(
-                f"data: tfds:{name} is not prepared under {builder.data_dir} and could not be: "
-                f"{first_line(error)}. Prepare it with `tfds build`, or --set "
-                "data.tfds_dir=FOLDER."
-            ) from error
-    if builder.info.file_format != tfds.core.FileFormat.TFRECORD:
-        raise DataError(
-            f"data: tfds:{name} is stored as {builder.info.file_format.value}; only tfrecord is "
-            "read. Prepare it with file_format='tfrecord'."
-        )
-    try:
-        instructions = builder.info.splits[split].file_instructions
-    except (KeyError, ValueError):
-        raise DataError(
-            f"data: tfds:{name} has no split {split!r}; it has {', '.join(builder.info.splits)}."
-        ) from None
-    return builder, [(str(i.filename), i.skip, i.take) for i in instructions]
 
 
 def _is_integer(feature):

@@ -1,14 +1,14 @@
-"""Where speech comes from: a function and a line in `SCHEMES` each."""
+"""Where speech comes from: a function and a line in `SPEECH_SOURCES` each."""
 
 import concurrent.futures
 import dataclasses
-import difflib
 import os
 
 import numpy as np
 
 from d2v_tf.data.audio_files import AudioError, audio_length, read_audio
 from d2v_tf.data.reading import DataError
+from d2v_tf.data.sources import open_source
 from d2v_tf.data.speech_records import open_tfds, open_tfrecord
 from d2v_tf.data.synthetic_speech import SPLITS, synthesize
 
@@ -73,15 +73,9 @@ def open_speech_source(spec, tfds_dir=None, cache_dir=None, advance=None):
     Raises:
         DataError: for a source that does not exist, is empty or cannot be read.
     """
-    scheme, _, rest = spec.partition(":")
-    if scheme not in SCHEMES:
-        near = difflib.get_close_matches(scheme, SCHEMES, n=1)
-        hint = f" Did you mean {near[0]}?" if near else ""
-        raise DataError(
-            f"data: {spec!r} is not a source of speech; it must start with one of "
-            f"{', '.join(SCHEMES)}.{hint}"
-        )
-    return SCHEMES[scheme](rest, tfds_dir=tfds_dir, cache_dir=cache_dir, advance=advance)
+    return open_source(
+        spec, SPEECH_SOURCES, tfds_dir=tfds_dir, cache_dir=cache_dir, advance=advance
+    )
 
 
 def open_folder(path, advance=None, **_):
@@ -185,7 +179,7 @@ def open_builtin(split, cache_dir=None, advance=None, **_):
     )
 
 
-SCHEMES = {
+SPEECH_SOURCES = {
     "builtin": open_builtin,
     "folder": open_folder,
     "manifest": open_manifest,

@@ -6,8 +6,8 @@ import numpy as np
 
 from d2v_tf.data.indexed import IndexedSource
 from d2v_tf.data.reading import DataError
-from d2v_tf.data.records import open_tfds, open_tfrecord
 from d2v_tf.data.sources import open_source
+from d2v_tf.data.vision_records import open_tfds, open_tfrecord
 
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp")
 # Of the 1,797 embedded digits, every fifth is for testing.

@@ -53,6 +53,8 @@ class SpanMask(Group):
     start_ratio: Annotated[Number, Field(gt=0, lt=1)] = 0.065
     span_length: Positive = 10
     min_spans: NonNegative = 1
+    # Whether all examples of a batch keep as many masked frames as the one with fewest.
+    equal_counts: bool = False
 
 
 class SpeechData(Group):

@@ -137,6 +137,7 @@ class SpeechData:
                 start_ratio=mask.start_ratio,
                 span_length=mask.span_length,
                 min_spans=mask.min_spans,
+                equal_counts=mask.equal_counts,
             )
 
         return pretraining_dataset(

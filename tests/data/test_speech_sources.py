@@ -137,7 +137,7 @@ def test_transcripts_beside_a_manifest(two, ending, text):
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("foldr:x", "'foldr:x' is not a source of speech; .* Did you mean folder"),
+        ("foldr:x", "'foldr:x' is not a source; .* Did you mean folder"),
         ("folder:/nowhere", "folder:/nowhere is not a folder"),
         ("manifest:/nowhere.tsv", r"manifest:/nowhere.tsv cannot be read \(No such file"),
         ("builtin:dev", "builtin has the splits train and test. Received: 'dev'"),
