@@ -365,7 +365,7 @@ def read_corpus(out):
     """What `prepare_text` left in a folder: `corpus.json`, and rows per shard.
 
     Returns:
-        (dict, list of (path, rows)).
+        (dict, dict of a shard's path to its rows).
 
     Raises:
         DataError: where the folder holds no finished run.
@@ -380,11 +380,11 @@ def read_corpus(out):
         raise DataError(f"data: {out} holds {state}.")
     with open(path, encoding="utf-8") as file:
         summary = json.load(file)
-    shards = []
+    shards = {}
     for done in sorted(glob.glob(os.path.join(glob.escape(out), "shard-*.json"))):
         rows = _read_counts(done).rows
         if rows:
-            shards.append((done.removesuffix(".json") + ".tfrecord", rows))
+            shards[done.removesuffix(".json") + ".tfrecord"] = rows
     return summary, shards
 
 

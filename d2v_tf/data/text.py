@@ -60,8 +60,9 @@ def open_corpus(spec, row_length=512, vocabulary_size=None, tokenizer=None):
     tokenised anew, which gives the same rows every time.
 
     Args:
-        spec: str. `prepared:DIR`, what `tools/prepare.py` wrote; or `builtin` (Python's manual,
-            400 thousand characters) or `text:GLOB` for a little text.
+        spec: str. `folder:DIR`, what `tools/prepare.py` wrote, or `tfrecord:GLOB`, some of its
+            shards; or `builtin` (Python's manual, 400 thousand characters), or `text:GLOB` for a
+            little text.
         row_length: int. Tokens in a row, for text that is not prepared.
         vocabulary_size: optional int. Trains a tokenizer of this size on text that is not prepared.
         tokenizer: optional str. Reads the tokenizer from there instead.
@@ -73,11 +74,17 @@ def open_corpus(spec, row_length=512, vocabulary_size=None, tokenizer=None):
         DataError: for a source that does not exist, is empty, too large or cannot be read.
     """
     scheme, _, rest = spec.partition(":")
-    if scheme == "prepared":
-        return _open_prepared(rest)
+    if scheme == "folder":
+        return _open_prepared(spec, rest)
+    if scheme == "tfrecord":
+        files = sorted(tf.io.gfile.glob(rest))
+        if not files:
+            raise DataError(f"data: {spec} names no file. Check the pattern; quote it.")
+        return _open_prepared(spec, os.path.dirname(files[0]), files)
     if scheme not in ("builtin", "text"):
         raise DataError(
-            f"data: {spec!r} is not a source; it must start with one of builtin, text, prepared."
+            f"data: {spec!r} is not a source; it must start with one of builtin, text, folder, "
+            "tfrecord."
         )
     if (vocabulary_size is None) == (tokenizer is None):
         raise DataError(
@@ -89,7 +96,7 @@ def open_corpus(spec, row_length=512, vocabulary_size=None, tokenizer=None):
             f"data: {spec} has {size / 1e6:,.0f} MB of text, more than the "
             f"{MAX_UNPREPARED_BYTES / 1e6:,.0f} that are tokenised at the start of a run. Prepare "
             f"it: python tools/prepare.py --modality=text --data='{spec}' --out=DIR "
-            "--vocab_size=N, then give --data=prepared:DIR."
+            "--vocab_size=N, then give --data=folder:DIR."
         )
     pieces = list(read_source(spec))
     if not pieces:
@@ -109,15 +116,14 @@ def open_corpus(spec, row_length=512, vocabulary_size=None, tokenizer=None):
     return Corpus(source, trained, row_length)
 
 
-def _open_prepared(folder):
-    summary, shards = read_corpus(folder)
-    missing = [path for path, _ in shards if not os.path.exists(path)]
-    if missing or sum(rows for _, rows in shards) != summary["rows"]:
-        raise DataError(
-            f"data: prepared:{folder} is not whole: {len(missing)} shards are gone"
-            + (f" (first: {missing[0]})" if missing else "")
-            + ". Prepare it anew."
-        )
+def _open_prepared(spec, folder, files=None):
+    summary, rows_of = read_corpus(folder)
+    for path in rows_of if files is None else files:
+        if path not in rows_of:
+            raise DataError(f"data: {spec}: {path} is not one of the shards of {folder}.")
+        if not os.path.exists(path):
+            raise DataError(f"data: {spec} is not whole: {path} is gone. Prepare it anew.")
+    parts = [(path, 0, rows) for path, rows in rows_of.items() if files is None or path in files]
     row_length = summary["row_length"]
 
     def parse(record):
@@ -126,7 +132,7 @@ def _open_prepared(folder):
             "token_ids": parse_row(record, row_length),
         }
 
-    source = RecordSource(f"prepared:{folder}", [(p, 0, rows) for p, rows in shards], parse)
+    source = RecordSource(spec, parts, parse)
     return Corpus(source, load_tokenizer(os.path.join(folder, TOKENIZER)), row_length)
 
 
