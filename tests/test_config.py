@@ -1,6 +1,7 @@
 """Recipes: the published numbers, what `--set` changes, and what a wrong recipe is told."""
 
 import inspect
+import re
 from pathlib import Path
 
 import pydantic
@@ -13,6 +14,7 @@ from d2v_tf.schema import DURATIONS, VisionRecipe
 from d2v_tf.schema import RECIPES as RECIPE_CLASSES
 from d2v_tf.schema.common import Data2VecGroup
 from d2v_tf.schema.speech import SpeechModel
+from d2v_tf.schema.text import TextModel
 from d2v_tf.schema.vision import VisionModel
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -207,7 +209,9 @@ def test_a_recipe_with_a_papers_name_is_the_papers_row(name, paper):
         assert get(recipe, key) == expected, key
 
 
-@pytest.mark.parametrize("name", ["vision_base", "vision_large", "speech_base", "speech_large"])
+@pytest.mark.parametrize(
+    "name", ["vision_base", "vision_large", "speech_base", "speech_large", "text_base"]
+)
 def test_a_recipe_with_a_papers_name_leaves_no_number_to_a_default(name):
     # Whoever reads the file sees the whole row, with its sources, and no default can change it.
     values = yaml.safe_load((ROOT / "configs" / "pretrain" / f"{name}.yaml").read_text("utf-8"))
@@ -222,17 +226,13 @@ def test_a_recipe_with_a_papers_name_leaves_no_number_to_a_default(name):
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.stem)
 def test_a_command_in_a_recipe_names_flags_that_the_tool_has(path):
-    tool = (ROOT / "tools" / "pretrain.py").read_text(encoding="utf-8")
-    flags = {
-        word[2:].split("=")[0]
-        for line in path.read_text(encoding="utf-8").splitlines()
-        if line.startswith("#")
-        for word in line.split()
-        if word.startswith("--")
-    }
-    assert flags, "a recipe shows its command"
-    for flag in flags:
-        assert f'"{flag}"' in tool, flag
+    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line[0] == "#"]
+    commands = [line for line in lines if "python tools/" in line]
+    assert commands, "a recipe shows its command"
+    for command in commands:
+        tool = (ROOT / re.search(r"tools/\w+\.py", command)[0]).read_text(encoding="utf-8")
+        for flag in re.findall(r"--(\w+)", command):
+            assert f'"{flag}"' in tool, flag
 
 
 @pytest.mark.parametrize(
@@ -240,6 +240,7 @@ def test_a_command_in_a_recipe_names_flags_that_the_tool_has(path):
     [
         (VisionModel, d2v_tf.Data2VecVisionBackbone),
         (SpeechModel, d2v_tf.Data2VecSpeechBackbone),
+        (TextModel, d2v_tf.Data2VecTextBackbone),
         (Data2VecGroup, d2v_tf.Data2Vec),
     ],
 )
@@ -401,8 +402,8 @@ def both_ways(tmp_path, override):
             "'cosin' is not one of 'cosine', 'tri_stage' or 'constant'",
             " Did you mean cosine?",
         ),
-        ("modality=speach", "'speach' is not one of vision, speech", ""),
-        ("modality=[1]", "[1] is not one of vision, speech", ""),
+        ("modality=speach", "'speach' is not one of vision, speech, text", ""),
+        ("modality=[1]", "[1] is not one of vision, speech, text", ""),
         # durations
         ("schedule.warmup_steps=-1", "-1 is not at least 0", ""),
         (
@@ -609,7 +610,7 @@ def test_an_unknown_modality(recipe_file):
     Path(recipe_file).write_text("modality: smell\n", encoding="utf-8")
     assert (
         message(recipe_file)
-        == "modality: 'smell' is not one of vision, speech (set by recipe.yaml)."
+        == "modality: 'smell' is not one of vision, speech, text (set by recipe.yaml)."
     )
 
 

@@ -1,31 +1,45 @@
-"""Prepares data for pre-training: python tools/prepare.py --modality=speech --help."""
+"""Prepares data for pre-training: python tools/prepare.py --modality=text --help."""
 
 import importlib
 import os
 import sys
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow starts: its banner
-from absl import app, flags  # noqa: E402
+from absl import app, flags, logging  # noqa: E402
 
 # Module of each modality, imported late: its `prepare(FLAGS, console)` does the work.
-PREPARE = {"speech": "d2v_tf.data.prepare_speech"}
+PREPARE = {"speech": "d2v_tf.data.prepare_speech", "text": "d2v_tf.data.prepare_text"}
 
 FLAGS = flags.FLAGS
 flags.DEFINE_enum("modality", None, sorted(PREPARE), "What to prepare.", required=True)
 flags.DEFINE_string(
-    "data", None, "What to read. Speech: folder:PATH, manifest:FILE.tsv or builtin.", required=True
+    "data",
+    None,
+    "What to read. Speech: folder:PATH, manifest:FILE.tsv or builtin. Text: text:GLOB of plain or "
+    ".gz files, or builtin.",
+    required=True,
 )
 flags.DEFINE_string("out", None, "Folder for what is written.", required=True)
-flags.DEFINE_string("name", "train", "Name of the files that are written.")
+flags.DEFINE_string("name", "train", "Speech: name of the files that are written.")
 flags.DEFINE_bool("tfrecord", False, "Speech: whether TFRecord shards are written, too.")
 flags.DEFINE_float(
-    "max_bad", 0.01, "The part of the files that may be unreadable.", lower_bound=0, upper_bound=1
+    "max_bad",
+    0.01,
+    "Speech: the part of the files that may be unreadable.",
+    lower_bound=0,
+    upper_bound=1,
 )
+flags.DEFINE_integer("vocab_size", None, "Text: train a tokenizer of this size on the corpus.")
+flags.DEFINE_string("tokenizer", None, "Text: use the tokenizer of this folder instead.")
+flags.DEFINE_integer("row_length", 512, "Text: tokens in a row.")
+flags.DEFINE_integer("workers", None, "Text: processes. Default: all cores.", lower_bound=1)
+flags.DEFINE_bool("resume", False, "Text: go on where an interrupted run into --out stopped.")
 
 
 def main(argv):
     if len(argv) > 1:
         raise app.UsageError(f"unexpected argument: {argv[1]}")
+    logging.set_verbosity(logging.WARNING)
     # Imported late, so that --help and a wrong flag answer at once.
     from rich.console import Console
 
@@ -39,7 +53,8 @@ def main(argv):
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
+        hint = "; the same command with --resume goes on" if FLAGS.modality == "text" else ""
+        print(f"stopped{hint}", file=sys.stderr)
         sys.exit(130)
 
 

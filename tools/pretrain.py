@@ -10,15 +10,18 @@ from absl import app, flags, logging  # noqa: E402
 CONFIGS = Path(__file__).resolve().parent.parent / "configs" / "pretrain"
 
 FLAGS = flags.FLAGS
-flags.DEFINE_enum("modality", None, ["vision", "speech"], "What to pre-train on.", required=True)
+flags.DEFINE_enum(
+    "modality", None, ["vision", "speech", "text"], "What to pre-train on.", required=True
+)
 flags.DEFINE_string(
     "config", None, "Recipe, a YAML file. Default: configs/pretrain/MODALITY_tiny.yaml."
 )
 flags.DEFINE_string(
     "data",
     None,
-    "Where the examples come from: builtin, folder:PATH, manifest:FILE.tsv (speech), "
-    "tfds:NAME[/CONFIG][:SPLIT] or tfrecord:GLOB. Default: what the recipe says.",
+    "Where the examples come from: builtin, folder:PATH, manifest:FILE.tsv (speech), text:GLOB "
+    "(text), tfds:NAME[/CONFIG][:SPLIT] (vision, speech) or tfrecord:GLOB. Default: what the "
+    "recipe says.",
 )
 flags.DEFINE_string("workdir", None, "Folder of the run. Default: runs/NAME_OF_THE_RECIPE.")
 flags.DEFINE_multi_string(

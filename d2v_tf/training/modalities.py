@@ -24,6 +24,7 @@ class Modality:
 MODULES = {
     "vision": "d2v_tf.training.vision",
     "speech": "d2v_tf.training.speech",
+    "text": "d2v_tf.training.text",
 }
 
 

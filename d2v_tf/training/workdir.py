@@ -17,6 +17,8 @@ FREE_KEYS = {
     "probe_every",
     "xla",
     "data.eval_source",
+    "data.probe_folders",
+    "data.probe_examples",
     "data.max_bad",
 }
 

@@ -1,0 +1,418 @@
+"""Turns text files into packed, tokenised TFRecord shards: `tools/prepare.py --modality=text`."""
+
+import dataclasses
+import glob
+import json
+import multiprocessing
+import os
+import pydoc_data.topics
+import signal
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+
+import tensorflow as tf
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from d2v_tf.data.documents import Piece, Segment, find_files, read_pieces, split_files
+from d2v_tf.data.packing import Packer
+from d2v_tf.data.reading import DataError
+from d2v_tf.data.tokenization import load_tokenizer, train_tokenizer
+
+# A shard is of so much text: many, so that workers are busy and epochs are mixed, and not too many.
+SHARDS = 64
+SHARD_BYTES = (1 << 20, 1 << 26)  # the least and the most
+# What a tokenizer is trained on at most, evenly spread over the text.
+TRAINING_BYTES = 1 << 28
+BUILTIN = Segment("builtin")
+PLAN, SUMMARY, TOKENIZER = "plan.json", "corpus.json", "tokenizer"
+
+
+@dataclasses.dataclass
+class Counts:
+    """What became of some text; the fields of `corpus.json`.
+
+    Attributes:
+        rows, tokens, documents: ints. Tokens include `<s>` and `</s>`, not padding.
+        bytes: int. Of text, unpacked.
+        invalid: int. Characters that stand for bytes that were no UTF-8.
+        invalid_files: dict of path to number of them.
+    """
+
+    rows: int = 0
+    tokens: int = 0
+    documents: int = 0
+    bytes: int = 0
+    invalid: int = 0
+    invalid_files: dict[str, int] = dataclasses.field(default_factory=dict)
+
+    def add(self, other):
+        """Adds another's numbers to these."""
+        for name in ("rows", "tokens", "documents", "bytes", "invalid"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        for path, number in other.invalid_files.items():
+            self.invalid_files[path] = self.invalid_files.get(path, 0) + number
+
+
+def prepare_text(
+    source,
+    out,
+    console,
+    vocabulary_size=None,
+    tokenizer=None,
+    row_length=512,
+    workers=None,
+    resume=False,
+):
+    """Tokenises text into `out`: shards, `corpus.json`, and the tokenizer's folder.
+
+    The result depends on text, tokenizer and row length alone, not on the number of workers or on
+    interruptions. A shard counts once its numbers stand beside it, which happens last.
+
+    Args:
+        source: str. `builtin`, or `text:` and a path or a glob, plain or `.gz`.
+        out: str. A folder, made if missing.
+        console: `rich` console.
+        vocabulary_size: optional int. Trains a tokenizer of this size on the text.
+        tokenizer: optional str. Reads a tokenizer from there instead.
+        row_length: int. Tokens in a row, special ones included.
+        workers: optional int. Processes; all cores by default.
+        resume: bool. Goes on where an interrupted run of the same arguments stopped.
+
+    Returns:
+        `Counts` of the whole.
+
+    Raises:
+        DataError: for text, tokenizer or folder that cannot be used.
+    """
+    if (vocabulary_size is None) == (tokenizer is None):
+        raise DataError(
+            "prepare: give either --vocab_size=N to train a tokenizer, or --tokenizer=DIR to use "
+            "one."
+        )
+    if row_length < 8:
+        raise DataError(f"prepare: --row_length={row_length} is too short; at least 8 are needed.")
+    groups = _plan_groups(source)
+    plan = {
+        "source": source,
+        "row_length": row_length,
+        "vocabulary_size": vocabulary_size,
+        "tokenizer": tokenizer,
+        "files": _fingerprints(groups),
+    }
+    _start(out, plan, resume)
+    folder = os.path.join(out, TOKENIZER)
+    if not os.path.exists(os.path.join(folder, "tokenizer.json")):
+        if tokenizer is None:
+            with console.status("training a tokenizer"):
+                trained = train_tokenizer(_training_texts(groups), vocabulary_size)
+        else:
+            trained = load_tokenizer(tokenizer)
+        _write_tokenizer(trained, folder)
+
+    workers = workers or os.cpu_count()
+    total = _tokenize_groups(groups, out, row_length, workers, console)
+    if not total.rows:
+        raise DataError(f"data: {source} has no text: its files are empty or blank.")
+    size = load_tokenizer(folder).vocabulary_size
+    _write_json(
+        os.path.join(out, SUMMARY),
+        {"row_length": row_length, "vocabulary_size": size, **dataclasses.asdict(total)},
+    )
+    _report(console, out, total, row_length, size, vocabulary_size)
+    return total
+
+
+def prepare(flags, console):
+    """What `tools/prepare.py --modality=text` does; `flags` are its flags."""
+    prepare_text(
+        flags.data,
+        flags.out,
+        console,
+        vocabulary_size=flags.vocab_size,
+        tokenizer=flags.tokenizer,
+        row_length=flags.row_length,
+        workers=flags.workers,
+        resume=flags.resume,
+    )
+
+
+def read_source(source):
+    """The pieces of all documents of a small source, in order, without preparing it.
+
+    Args:
+        source: str, as of `prepare_text`.
+    """
+    for group in _plan_groups(source):
+        for segment in group:
+            yield from _read(segment)
+
+
+def source_bytes(source):
+    """int. The size of a source's files, 0 for `builtin`."""
+    groups = _plan_groups(source)
+    return sum(os.path.getsize(path) for path, *_ in _fingerprints(groups) if path != "builtin")
+
+
+def _plan_groups(source):
+    scheme, _, pattern = source.partition(":")
+    if scheme == "builtin":
+        return [[BUILTIN]]
+    if scheme != "text":
+        raise DataError(
+            f"data: {source!r} is not text; it must be builtin, or start with text: as in "
+            "text:books/*.txt."
+        )
+    files = find_files(pattern)
+    least, most = SHARD_BYTES
+    total = sum(map(os.path.getsize, files))
+    return split_files(files, min(max(total // SHARDS, least), most))
+
+
+def _fingerprints(groups):
+    """[path, size, time] of each file, by which a changed one is noticed."""
+    paths = dict.fromkeys(segment.path for group in groups for segment in group)
+    stats = ((path, None if path == "builtin" else os.stat(path)) for path in paths)
+    return [[path, *((s.st_size, s.st_mtime_ns) if s else (0, 0))] for path, s in stats]
+
+
+def _read(segment):
+    """Pieces of a segment; those of Python's manual, a topic a document, for `builtin`."""
+    if segment == BUILTIN:
+        for _, text in sorted(pydoc_data.topics.topics.items()):
+            yield Piece(" ".join(line.strip() for line in text.split("\n") if line.strip()), True)
+    else:
+        yield from read_pieces(segment)
+
+
+def _training_texts(groups):
+    """Texts of all groups, or of every n-th where they are too much."""
+    size = sum(size for _, size, _ in _fingerprints(groups))
+    for group in groups[:: max(1, -(-size // TRAINING_BYTES))]:
+        for segment in group:
+            for piece in _read(segment):
+                yield piece.text
+
+
+def _start(out, plan, resume):
+    """Makes the folder, or checks that it is of an interrupted run of the same plan."""
+    path = os.path.join(out, PLAN)
+    try:
+        os.makedirs(out, exist_ok=True)
+        if not os.path.exists(path):
+            if os.listdir(out):
+                raise DataError(f"prepare: --out={out} is not empty. Choose another folder.")
+            _write_json(path, plan)
+            return
+    except OSError as error:
+        raise DataError(
+            f"prepare: --out={out} cannot be written ({error.strerror}). Choose another folder."
+        ) from None
+    if not resume:
+        raise DataError(
+            f"prepare: --out={out} holds an earlier run. Add --resume to finish it, or choose "
+            "another folder."
+        )
+    with open(path, encoding="utf-8") as file:
+        before = json.load(file)
+    for key, value in json.loads(json.dumps(plan)).items():
+        if before.get(key) != value:
+            was, now = before.get(key), value
+            if key == "files":
+                was, now = _first_difference(was, now)
+            raise DataError(
+                f"prepare: --out={out} cannot be resumed: {key} was {was!r} and is {now!r}. Choose "
+                "another folder."
+            )
+
+
+def _first_difference(before, now):
+    changed = [(b, n) for b, n in zip(before, now, strict=False) if b != n]
+    return changed[0] if changed else (f"{len(before)} files", f"{len(now)} files")
+
+
+def _write_tokenizer(tokenizer, folder):
+    temporary = f"{folder}.tmp"
+    tokenizer.save(temporary)
+    os.replace(temporary, folder)
+
+
+def _tokenize_groups(groups, out, row_length, workers, console):
+    total, todo = Counts(), []
+    for number, group in enumerate(groups):
+        done = os.path.join(out, f"shard-{number:05d}.json")
+        if os.path.exists(done):
+            total.add(_read_counts(done))
+        else:
+            todo.append((number, group))
+    jobs = [(number, group, out, row_length) for number, group in todo]
+    with Progress(
+        TextColumn("tokenising"),
+        BarColumn(),
+        TextColumn("{task.completed}/{task.total} shards, {task.fields[tokens]:,} tokens"),
+        TimeRemainingColumn(),
+        console=console,
+    ) as progress:
+        task = progress.add_task(
+            "", total=len(groups), completed=len(groups) - len(todo), tokens=total.tokens
+        )
+        for counts in _run(jobs, min(workers, len(jobs))):
+            total.add(counts)
+            progress.update(task, advance=1, tokens=total.tokens)
+    return total
+
+
+def _run(jobs, workers):
+    """Does the jobs in processes of their own; counts as they come."""
+    if workers <= 1:
+        for job in jobs:
+            yield _write_shard(*job)
+        return
+    context = multiprocessing.get_context("spawn")  # a fork of a TensorFlow process may hang
+    stop = context.Event()
+    executor = ProcessPoolExecutor(workers, context, _start_worker, (stop,))
+    try:
+        for future in as_completed([executor.submit(_write_shard, *job) for job in jobs]):
+            yield future.result()
+    except BrokenProcessPool:
+        raise DataError(
+            "prepare: a worker was killed, perhaps for want of memory. Start again with --resume "
+            "and fewer --workers."
+        ) from None
+    finally:
+        stop.set()
+        executor.shutdown(cancel_futures=True)
+
+
+_stop = None  # in a worker: the event that ends it
+
+
+def _start_worker(stop):
+    global _stop
+    _stop = stop
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # one core a process
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent says when to stop
+
+
+def _write_shard(number, group, out, row_length):
+    """Writes a shard, then its numbers; a name without `.tmp` stands for a whole file."""
+    tokenizer = load_tokenizer(os.path.join(out, TOKENIZER))
+    packer = Packer(
+        row_length, tokenizer.start_token_id, tokenizer.end_token_id, tokenizer.padding_token_id
+    )
+    counts = Counts()
+    path = os.path.join(out, f"shard-{number:05d}.tfrecord")
+    with tf.io.TFRecordWriter(f"{path}.tmp") as writer:
+
+        def write_rows():
+            for row in packer.rows:
+                writer.write(serialize_row(row))
+                counts.tokens += row_length - row.count(tokenizer.padding_token_id)
+            counts.rows += len(packer.rows)
+            packer.rows.clear()
+
+        for segment in group:
+            for pieces in _batched(_read(segment)):
+                if _stop is not None and _stop.is_set():
+                    return counts
+                texts = [piece.text for piece in pieces]
+                for piece, ids in zip(pieces, tokenizer.encode(texts), strict=True):
+                    packer.add(ids, piece.ends)
+                    counts.documents += piece.ends
+                    counts.bytes += len(piece.text.encode())
+                    if piece.invalid:
+                        counts.invalid += piece.invalid
+                        before = counts.invalid_files.get(segment.path, 0)
+                        counts.invalid_files[segment.path] = before + piece.invalid
+                write_rows()
+        packer.finish()
+        write_rows()
+    if counts.rows:
+        os.replace(f"{path}.tmp", path)
+    else:
+        os.remove(f"{path}.tmp")
+    _write_json(os.path.join(out, f"shard-{number:05d}.json"), dataclasses.asdict(counts))
+    return counts
+
+
+def _batched(pieces, size=1 << 18):
+    """Lists of pieces of some 256 kB together."""
+    batch, held = [], 0
+    for piece in pieces:
+        batch.append(piece)
+        held += len(piece.text)
+        if held >= size:
+            yield batch
+            batch, held = [], 0
+    if batch:
+        yield batch
+
+
+def serialize_row(row):
+    """A row of token ids as a serialized `tf.train.Example`."""
+    ids = tf.train.Feature(int64_list=tf.train.Int64List(value=row))
+    return tf.train.Example(
+        features=tf.train.Features(feature={"token_ids": ids})
+    ).SerializeToString()
+
+
+def parse_row(record, row_length):
+    """int32 `[row_length]`, from what `serialize_row` wrote; runs in a graph."""
+    features = {"token_ids": tf.io.FixedLenFeature([row_length], tf.int64)}
+    return tf.cast(tf.io.parse_single_example(record, features)["token_ids"], tf.int32)
+
+
+def read_corpus(out):
+    """What `prepare_text` left in a folder: `corpus.json`, and rows per shard.
+
+    Returns:
+        (dict, dict of a shard's path to its rows).
+
+    Raises:
+        DataError: where the folder holds no finished run.
+    """
+    path = os.path.join(out, SUMMARY)
+    if not os.path.exists(path):
+        state = (
+            "an unfinished run: finish it with --resume"
+            if os.path.exists(os.path.join(out, PLAN))
+            else "no prepared text: python tools/prepare.py --modality=text makes it"
+        )
+        raise DataError(f"data: {out} holds {state}.")
+    with open(path, encoding="utf-8") as file:
+        summary = json.load(file)
+    shards = {}
+    for done in sorted(glob.glob(os.path.join(glob.escape(out), "shard-*.json"))):
+        rows = _read_counts(done).rows
+        if rows:
+            shards[done.removesuffix(".json") + ".tfrecord"] = rows
+    return summary, shards
+
+
+def _read_counts(path):
+    with open(path, encoding="utf-8") as file:
+        return Counts(**json.load(file))
+
+
+def _write_json(path, content):
+    with open(f"{path}.tmp", "w", encoding="utf-8") as file:
+        json.dump(content, file)
+    os.replace(f"{path}.tmp", path)
+
+
+def _report(console, out, total, row_length, size, asked):
+    console.print(
+        f"{out}: {total.documents:,} documents, {total.tokens:,} tokens in {total.rows:,} rows of "
+        f"{row_length} ({100 * total.tokens / (total.rows * row_length):.1f}% full), vocabulary "
+        f"{size:,}"
+    )
+    if asked and size < asked:
+        console.print(
+            f"[yellow]warning:[/] the text gives only {size:,} of the {asked:,} tokens asked for."
+        )
+    if total.invalid:
+        path, number = max(total.invalid_files.items(), key=lambda item: item[1])
+        console.print(
+            f"[yellow]warning:[/] {total.invalid:,} characters in {len(total.invalid_files)} files "
+            f"are no UTF-8 and became U+FFFD (most in {path}: {number:,}). Convert these files if "
+            "they are of another encoding."
+        )

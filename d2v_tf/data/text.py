@@ -1,0 +1,329 @@
+"""From packed rows of tokens to masked batches, and from labelled sentences to batches."""
+
+import dataclasses
+import os
+
+import numpy as np
+import tensorflow as tf
+
+from d2v_tf.data.indexed import IndexedSource
+from d2v_tf.data.packing import Packer
+from d2v_tf.data.prepare_text import TOKENIZER, parse_row, read_corpus, read_source, source_bytes
+from d2v_tf.data.reading import DataError, read_examples
+from d2v_tf.data.records import RecordSource
+from d2v_tf.data.tokenization import TextTokenizer, load_tokenizer, train_tokenizer
+from d2v_tf.masking import token_mask
+
+# Text that is tokenised at the start of a run, in memory; more is to be prepared.
+MAX_UNPREPARED_BYTES = 1 << 26
+# Each kind of draw has a stream of its own: its seed is (recipe's seed, position) plus this.
+MASK = 1 << 40
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class RowSource(IndexedSource):
+    """Packed rows in memory, which can be read in any order.
+
+    Attributes:
+        rows: int32 array `[N, row_length]`.
+    """
+
+    rows: np.ndarray | None = None
+
+    def load(self, index):
+        """`name` and `token_ids` of one row; runs in a graph."""
+        return {"name": tf.strings.format("row {}", index), "token_ids": self._rows[index]}
+
+    def __post_init__(self):
+        object.__setattr__(self, "_rows", tf.constant(self.rows, tf.int32))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Corpus:
+    """Rows to pre-train on, and the tokenizer that they were made with.
+
+    Attributes:
+        source: gives `records` and `load`, as `RecordSource`; an example has `token_ids`.
+        tokenizer: `TextTokenizer`.
+        row_length: int. Tokens in a row.
+    """
+
+    source: object
+    tokenizer: TextTokenizer
+    row_length: int
+
+
+def open_corpus(spec, row_length=512, vocabulary_size=None, tokenizer=None):
+    """Opens a corpus.
+
+    Prepared text brings its tokenizer and its row length along. Other text is read whole, and
+    tokenised anew, which gives the same rows every time.
+
+    Args:
+        spec: str. `folder:DIR`, what `tools/prepare.py` wrote, or `tfrecord:GLOB`, some of its
+            shards; or `builtin` (Python's manual, 400 thousand characters), or `text:GLOB` for a
+            little text.
+        row_length: int. Tokens in a row, for text that is not prepared.
+        vocabulary_size: optional int. Trains a tokenizer of this size on text that is not prepared.
+        tokenizer: optional str. Reads the tokenizer from there instead.
+
+    Returns:
+        `Corpus`.
+
+    Raises:
+        DataError: for a source that does not exist, is empty, too large or cannot be read.
+    """
+    scheme, _, rest = spec.partition(":")
+    if scheme == "folder":
+        return _open_prepared(spec, rest)
+    if scheme == "tfrecord":
+        files = sorted(tf.io.gfile.glob(rest))
+        if not files:
+            raise DataError(f"data: {spec} names no file. Check the pattern; quote it.")
+        return _open_prepared(spec, os.path.dirname(files[0]), files)
+    if scheme not in ("builtin", "text"):
+        raise DataError(
+            f"data: {spec!r} is not a source; it must start with one of builtin, text, folder, "
+            "tfrecord."
+        )
+    if (vocabulary_size is None) == (tokenizer is None):
+        raise DataError(
+            f"data: {spec} needs either the size of a vocabulary to train, or a tokenizer."
+        )
+    size = source_bytes(spec)
+    if size > MAX_UNPREPARED_BYTES:
+        raise DataError(
+            f"data: {spec} has {size / 1e6:,.0f} MB of text, more than the "
+            f"{MAX_UNPREPARED_BYTES / 1e6:,.0f} that are tokenised at the start of a run. Prepare "
+            f"it: python tools/prepare.py --modality=text --data='{spec}' --out=DIR "
+            "--vocab_size=N, then give --data=folder:DIR."
+        )
+    pieces = list(read_source(spec))
+    if not pieces:
+        raise DataError(f"data: {spec} has no text: its files are empty or blank.")
+    if tokenizer is None:
+        trained = train_tokenizer((piece.text for piece in pieces), vocabulary_size)
+    else:
+        trained = load_tokenizer(tokenizer)
+    packer = Packer(
+        row_length, trained.start_token_id, trained.end_token_id, trained.padding_token_id
+    )
+    for piece, ids in zip(pieces, trained.encode(p.text for p in pieces), strict=True):
+        packer.add(ids, piece.ends)
+    packer.finish()
+    rows = np.array(packer.rows, "int32")
+    source = RowSource(spec, range(len(rows)), np.full(len(rows), -1), rows=rows)
+    return Corpus(source, trained, row_length)
+
+
+def _open_prepared(spec, folder, files=None):
+    summary, rows_of = read_corpus(folder)
+    for path in rows_of if files is None else files:
+        if path not in rows_of:
+            raise DataError(f"data: {spec}: {path} is not one of the shards of {folder}.")
+        if not os.path.exists(path):
+            raise DataError(f"data: {spec} is not whole: {path} is gone. Prepare it anew.")
+    parts = [(path, 0, rows) for path, rows in rows_of.items() if files is None or path in files]
+    row_length = summary["row_length"]
+
+    def parse(record):
+        return {
+            "name": tf.constant(f"a row of {folder}"),
+            "token_ids": parse_row(record, row_length),
+        }
+
+    source = RecordSource(spec, parts, parse)
+    return Corpus(source, load_tokenizer(os.path.join(folder, TOKENIZER)), row_length)
+
+
+def pretraining_dataset(
+    corpus,
+    *,
+    sequence_length,
+    batch_size,
+    seed,
+    start,
+    ratio,
+    span_length,
+    random_part,
+    keep_part,
+    bad_examples,
+    shuffle=True,
+    num_shards=1,
+    shard=0,
+):
+    """Batches for pre-training, without end; a function of (seed, position) alone.
+
+    Args:
+        corpus: from `open_corpus`.
+        sequence_length: int. T, at least the corpus' row length; the rest is padding.
+        batch_size: int. Rows a batch, of this shard.
+        seed: int.
+        start: int. Position of the first row; batch n of a run starts at n times the batch.
+        ratio, span_length, random_part, keep_part: of `token_mask`.
+        bad_examples: `BadExamples`.
+        shuffle: bool.
+        num_shards, shard: ints. Every num_shards-th position, from `start + shard` on.
+
+    Returns:
+        A dataset of `{"token_ids", "target_token_ids": [B, T] int32, "padding_mask", "mask":
+        [B, T] bool}`: tokens as masked, as they were, which are real, and which to predict.
+
+    Raises:
+        DataError: where the corpus' rows are longer than T.
+    """
+    tokenizer, padding = corpus.tokenizer, corpus.tokenizer.padding_token_id
+    if corpus.row_length > sequence_length:
+        raise DataError(
+            f"data: {corpus.source.name} has rows of {corpus.row_length} tokens, more than the "
+            f"{sequence_length} of model.max_sequence_length. Prepare it with "
+            f"--row_length={sequence_length}, or raise the other."
+        )
+
+    def view(example, _):
+        missing = sequence_length - corpus.row_length
+        tokens = tf.pad(example["token_ids"], [[0, missing]], constant_values=padding)
+        return {"token_ids": tf.ensure_shape(tokens, [sequence_length])}
+
+    def finish(batch):
+        tokens = tf.ensure_shape(batch["token_ids"], [batch_size, sequence_length])
+        position = tf.ensure_shape(batch["position"], [batch_size])
+        seeds = tf.stack([tf.fill([batch_size], tf.constant(seed, tf.int64)), position + MASK], 1)
+        masked, mask = token_mask(
+            tokens,
+            seeds,
+            tokenizer.mask_token_id,
+            tokenizer.special_token_ids,
+            tokenizer.vocabulary_size,
+            ratio=ratio,
+            span_length=span_length,
+            random_part=random_part,
+            keep_part=keep_part,
+        )
+        return {
+            "token_ids": masked,
+            "target_token_ids": tokens,
+            "padding_mask": tokens != padding,
+            "mask": mask,
+        }
+
+    records = corpus.source.records(start, seed, shuffle, num_shards, shard)
+    batches = read_examples(
+        records, corpus.source.load, view, bad_examples, batch_size, drop_remainder=True
+    )
+    return batches.map(finish, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class LabelledText:
+    """Sentences with classes.
+
+    Attributes:
+        name: str.
+        sentences: list of N str.
+        labels: int64 array `[N]`.
+        class_names: tuple of str.
+    """
+
+    name: str
+    sentences: list[str]
+    labels: np.ndarray
+    class_names: tuple[str, ...]
+
+
+def read_labelled(path, class_names=None):
+    """Reads a table of a sentence and its class a line, with a tab between.
+
+    Its first line names the columns, `sentence` and `label` among them. Quotation marks are text.
+
+    Args:
+        path: str.
+        class_names: optional tuple of str, of the set that was trained on; sorted labels of this
+            file otherwise.
+
+    Returns:
+        `LabelledText`.
+
+    Raises:
+        DataError: where the file cannot be read, is no such table, or has a class of its own.
+    """
+    try:
+        with open(path, encoding="utf-8-sig", errors="replace", newline="\n") as file:
+            table = [line.rstrip("\r\n").split("\t") for line in file]
+    except OSError as error:
+        raise DataError(f"data: {path} cannot be read ({error.strerror}).") from None
+    header = table[0] if table else []
+    if "sentence" not in header or "label" not in header:
+        raise DataError(
+            f"data: {path} needs columns sentence and label, named in its first line. It has "
+            f"{', '.join(header) or 'no line'}."
+        )
+    for number, row in enumerate(table, 1):
+        if len(row) != len(header):
+            raise DataError(
+                f"data: {path}, line {number}: {len(row)} columns where the first line has "
+                f"{len(header)}."
+            )
+    sentence, label = header.index("sentence"), header.index("label")
+    rows = table[1:]
+    if not rows:
+        raise DataError(f"data: {path} has no examples.")
+    found = sorted({row[label] for row in rows})
+    class_names = tuple(found) if class_names is None else tuple(class_names)
+    unknown = set(found) - set(class_names)
+    if unknown:
+        raise DataError(
+            f"data: {path} has classes that the training set lacks: {', '.join(sorted(unknown))}."
+        )
+    number_of = {name: i for i, name in enumerate(class_names)}
+    labels = np.array([number_of[row[label]] for row in rows], "int64")
+    return LabelledText(path, [row[sentence].strip() for row in rows], labels, class_names)
+
+
+def evaluation_dataset(labelled, tokenizer, *, sequence_length, batch_size, limit=None):
+    """Each sentence once, as `<s> sentence </s>`, cut and padded to one length.
+
+    Args:
+        labelled: from `read_labelled`.
+        tokenizer: `TextTokenizer`.
+        sequence_length: int. T.
+        batch_size: int. The last batch may be smaller.
+        limit: optional int. The most examples, evenly spread over the set.
+
+    Returns:
+        A dataset of ({"token_ids": [B, T] int32, "padding_mask": [B, T] bool}, labels [B] int64).
+    """
+    number = len(labelled.sentences)
+    chosen = np.arange(number)
+    if limit is not None and number > limit:
+        chosen = np.linspace(0, number - 1, limit).astype(int)
+    tokens = np.full((len(chosen), sequence_length), tokenizer.padding_token_id, "int32")
+    encoded = tokenizer.encode(labelled.sentences[i] for i in chosen)
+    for row, ids in zip(tokens, encoded, strict=True):
+        ids = [tokenizer.start_token_id, *ids[: sequence_length - 2], tokenizer.end_token_id]
+        row[: len(ids)] = ids
+    inputs = {"token_ids": tokens, "padding_mask": tokens != tokenizer.padding_token_id}
+    dataset = tf.data.Dataset.from_tensor_slices((inputs, labelled.labels[chosen]))
+    return dataset.batch(batch_size).prefetch(tf.data.AUTOTUNE)
+
+
+def bag_of_words_features(dataset, vocabulary_size, special_token_ids):
+    """How often each token stands in a text: what a representation has to beat.
+
+    Args:
+        dataset: iterable of ({"token_ids": [B, T], ...}, labels [B]).
+        vocabulary_size: int. V.
+        special_token_ids: sequence of int. What is not counted.
+
+    Returns:
+        (float32 array `[N, V]` of log(1 + count), int array `[N]`).
+    """
+    features, labels = [], []
+    for inputs, batch_labels in dataset:
+        tokens = np.asarray(inputs["token_ids"])
+        counts = np.zeros((len(tokens), vocabulary_size), "float32")
+        np.add.at(counts, (np.arange(len(tokens))[:, None], tokens), 1.0)
+        counts[:, list(special_token_ids)] = 0.0
+        features.append(np.log1p(counts))
+        labels.append(np.asarray(batch_labels))
+    return np.concatenate(features), np.concatenate(labels)

@@ -1,0 +1,155 @@
+"""The text data of a run: batches for training, labelled sets for the probes."""
+
+import functools
+import os
+
+import tensorflow as tf
+
+from d2v_tf.backbones.text import Data2VecTextBackbone
+from d2v_tf.data.reading import BadExamples, DataError, first_line
+from d2v_tf.data.text import (
+    bag_of_words_features,
+    evaluation_dataset,
+    open_corpus,
+    pretraining_dataset,
+    read_labelled,
+)
+from d2v_tf.masking import max_masked_tokens
+from d2v_tf.training.evidence import ProbeTask
+from d2v_tf.training.modalities import Modality
+
+PROBE_BATCH = 64
+
+
+class TextData:
+    """What a run reads.
+
+    Args:
+        recipe: a `TextRecipe`.
+        warn: callable(str), for a row that is skipped.
+
+    Raises:
+        DataError: where the corpus cannot be opened, or has another vocabulary than the model.
+    """
+
+    def __init__(self, recipe, warn):
+        self.recipe = recipe
+        group, model = recipe.data, recipe.model
+        self.corpus = open_corpus(
+            group.source,
+            row_length=model.max_sequence_length,
+            vocabulary_size=None if group.tokenizer else model.vocabulary_size,
+            tokenizer=group.tokenizer,
+        )
+        tokenizer = self.corpus.tokenizer
+        if tokenizer.vocabulary_size > model.vocabulary_size:
+            raise DataError(
+                f"data: the tokenizer of {group.source} has {tokenizer.vocabulary_size:,} tokens, "
+                f"more than the {model.vocabulary_size:,} of model.vocabulary_size. Set that: "
+                f"--set model.vocabulary_size={tokenizer.vocabulary_size}."
+            )
+        if tokenizer.padding_token_id != model.padding_token_id:
+            raise DataError(
+                f"data: the tokenizer of {group.source} pads with {tokenizer.padding_token_id}, "
+                f"and model.padding_token_id is {model.padding_token_id}. Set that: "
+                f"--set model.padding_token_id={tokenizer.padding_token_id}."
+            )
+        self.bad_examples = BadExamples(
+            self.name, self.num_examples, max_bad=group.max_bad, warn=warn
+        )
+
+    @property
+    def name(self):
+        """str. What is read, for the summary."""
+        return self.corpus.source.name
+
+    @property
+    def num_examples(self):
+        """int. Rows of the corpus."""
+        return self.corpus.source.num_examples
+
+    @property
+    def batches_per_epoch(self):
+        """float. Updates that see every row once."""
+        return self.num_examples / self.recipe.batch_size
+
+    def describe_batch(self):
+        """str. What an update sees, for the summary."""
+        tokens = self.recipe.batch_size * self.corpus.row_length
+        return f"{self.recipe.batch_size} rows of {self.corpus.row_length}, {tokens:,} tokens"
+
+    def explain(self, error):
+        """The `DataError` behind a TensorFlow error from the input pipeline, or that error."""
+        if self.bad_examples.error is not None:
+            return self.bad_examples.error
+        if isinstance(error, tf.errors.DataLossError):
+            return DataError(f"data: {self.name} is corrupt: {first_line(error)}.")
+        return error
+
+    def batches(self, step):
+        """The batches from update `step` on, without end."""
+        recipe, mask = self.recipe, self.recipe.mask
+        return pretraining_dataset(
+            self.corpus,
+            sequence_length=recipe.model.max_sequence_length,
+            batch_size=recipe.batch_size,
+            seed=recipe.seed,
+            start=step * recipe.batch_size,
+            ratio=mask.ratio,
+            span_length=mask.span_length,
+            random_part=mask.random_part,
+            keep_part=mask.keep_part,
+            bad_examples=self.bad_examples,
+            shuffle=recipe.data.shuffle,
+        )
+
+    def probe_tasks(self):
+        """What the backbone is probed on: the folders of `data.probe_folders`.
+
+        Returns:
+            list of `ProbeTask`, named after the folders.
+
+        Raises:
+            DataError: where a folder lacks a table.
+        """
+        return [self._probe_task(folder) for folder in self.recipe.data.probe_folders]
+
+    def _probe_task(self, folder):
+        tokenizer, model = self.corpus.tokenizer, self.recipe.model
+        train = read_labelled(os.path.join(folder, "train.tsv"))
+        test = read_labelled(os.path.join(folder, "dev.tsv"), train.class_names)
+        as_dataset = functools.partial(
+            evaluation_dataset,
+            tokenizer=tokenizer,
+            sequence_length=model.max_sequence_length,
+            batch_size=PROBE_BATCH,
+        )
+        bag_of_words = functools.partial(
+            bag_of_words_features,
+            vocabulary_size=tokenizer.vocabulary_size,
+            special_token_ids=tokenizer.special_token_ids,
+        )
+        return ProbeTask(
+            os.path.basename(os.path.normpath(folder)),
+            as_dataset(train, limit=self.recipe.data.probe_examples),
+            as_dataset(test),
+            "bag of tokens",
+            bag_of_words,
+        )
+
+    def counts(self):
+        """Numbers to log with every logged update."""
+        return {"bad_examples": self.bad_examples.count}
+
+    def save_preprocessing(self, folder):
+        """Adds the tokenizer to a preset."""
+        self.corpus.tokenizer.in_graph().save_to_preset(folder)
+
+
+def max_masked(recipe):
+    """The most masked tokens of a row."""
+    mask = recipe.mask
+    return max_masked_tokens(recipe.model.max_sequence_length, mask.ratio, mask.span_length)
+
+
+MODALITY = Modality(Data2VecTextBackbone, TextData, max_masked)
