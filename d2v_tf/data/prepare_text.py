@@ -300,6 +300,8 @@ def _write_shard(number, group, out, row_length):
         row_length, tokenizer.start_token_id, tokenizer.end_token_id, tokenizer.padding_token_id
     )
     counts = Counts()
+    if _stop is not None and _stop.is_set():
+        return counts
     path = os.path.join(out, f"shard-{number:05d}.tfrecord")
     with tf.io.TFRecordWriter(f"{path}.tmp") as writer:
 
