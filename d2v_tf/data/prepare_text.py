@@ -1,7 +1,6 @@
 """Turns text files into packed, tokenised TFRecord shards: `tools/prepare.py --modality=text`."""
 
 import dataclasses
-import glob
 import json
 import multiprocessing
 import os
@@ -16,6 +15,15 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from d2v_tf.data.documents import Piece, Segment, find_files, read_pieces, split_files
 from d2v_tf.data.packing import Packer
 from d2v_tf.data.reading import DataError
+from d2v_tf.data.shards import (
+    PLAN,
+    SUMMARY,
+    TOKENIZER,
+    Counts,
+    read_counts,
+    serialize_row,
+    write_json,
+)
 from d2v_tf.data.tokenization import load_tokenizer, train_tokenizer
 
 # A shard is of so much text: many, so that workers are busy and epochs are mixed, and not too many.
@@ -24,33 +32,6 @@ SHARD_BYTES = (1 << 20, 1 << 26)  # the least and the most
 # What a tokenizer is trained on at most, evenly spread over the text.
 TRAINING_BYTES = 1 << 28
 BUILTIN = Segment("builtin")
-PLAN, SUMMARY, TOKENIZER = "plan.json", "corpus.json", "tokenizer"
-
-
-@dataclasses.dataclass
-class Counts:
-    """What became of some text; the fields of `corpus.json`.
-
-    Attributes:
-        rows, tokens, documents: ints. Tokens include `<s>` and `</s>`, not padding.
-        bytes: int. Of text, unpacked.
-        invalid: int. Characters that stand for bytes that were no UTF-8.
-        invalid_files: dict of path to number of them.
-    """
-
-    rows: int = 0
-    tokens: int = 0
-    documents: int = 0
-    bytes: int = 0
-    invalid: int = 0
-    invalid_files: dict[str, int] = dataclasses.field(default_factory=dict)
-
-    def add(self, other):
-        """Adds another's numbers to these."""
-        for name in ("rows", "tokens", "documents", "bytes", "invalid"):
-            setattr(self, name, getattr(self, name) + getattr(other, name))
-        for path, number in other.invalid_files.items():
-            self.invalid_files[path] = self.invalid_files.get(path, 0) + number
 
 
 def prepare_text(
@@ -114,7 +95,7 @@ def prepare_text(
     if not total.rows:
         raise DataError(f"data: {source} has no text: its files are empty or blank.")
     size = load_tokenizer(folder).vocabulary_size
-    _write_json(
+    write_json(
         os.path.join(out, SUMMARY),
         {"row_length": row_length, "vocabulary_size": size, **dataclasses.asdict(total)},
     )
@@ -201,7 +182,7 @@ def _start(out, plan, resume):
         if not os.path.exists(path):
             if os.listdir(out):
                 raise DataError(f"prepare: --out={out} is not empty. Choose another folder.")
-            _write_json(path, plan)
+            write_json(path, plan)
             return
     except OSError as error:
         raise DataError(
@@ -241,7 +222,7 @@ def _tokenize_groups(groups, out, row_length, workers, console):
     for number, group in enumerate(groups):
         done = os.path.join(out, f"shard-{number:05d}.json")
         if os.path.exists(done):
-            total.add(_read_counts(done))
+            total.add(read_counts(done))
         else:
             todo.append((number, group))
     jobs = [(number, group, out, row_length) for number, group in todo]
@@ -300,6 +281,8 @@ def _write_shard(number, group, out, row_length):
         row_length, tokenizer.start_token_id, tokenizer.end_token_id, tokenizer.padding_token_id
     )
     counts = Counts()
+    if _stop is not None and _stop.is_set():
+        return counts
     path = os.path.join(out, f"shard-{number:05d}.tfrecord")
     with tf.io.TFRecordWriter(f"{path}.tmp") as writer:
 
@@ -330,7 +313,7 @@ def _write_shard(number, group, out, row_length):
         os.replace(f"{path}.tmp", path)
     else:
         os.remove(f"{path}.tmp")
-    _write_json(os.path.join(out, f"shard-{number:05d}.json"), dataclasses.asdict(counts))
+    write_json(os.path.join(out, f"shard-{number:05d}.json"), dataclasses.asdict(counts))
     return counts
 
 
@@ -345,58 +328,6 @@ def _batched(pieces, size=1 << 18):
             batch, held = [], 0
     if batch:
         yield batch
-
-
-def serialize_row(row):
-    """A row of token ids as a serialized `tf.train.Example`."""
-    ids = tf.train.Feature(int64_list=tf.train.Int64List(value=row))
-    return tf.train.Example(
-        features=tf.train.Features(feature={"token_ids": ids})
-    ).SerializeToString()
-
-
-def parse_row(record, row_length):
-    """int32 `[row_length]`, from what `serialize_row` wrote; runs in a graph."""
-    features = {"token_ids": tf.io.FixedLenFeature([row_length], tf.int64)}
-    return tf.cast(tf.io.parse_single_example(record, features)["token_ids"], tf.int32)
-
-
-def read_corpus(out):
-    """What `prepare_text` left in a folder: `corpus.json`, and rows per shard.
-
-    Returns:
-        (dict, dict of a shard's path to its rows).
-
-    Raises:
-        DataError: where the folder holds no finished run.
-    """
-    path = os.path.join(out, SUMMARY)
-    if not os.path.exists(path):
-        state = (
-            "an unfinished run: finish it with --resume"
-            if os.path.exists(os.path.join(out, PLAN))
-            else "no prepared text: python tools/prepare.py --modality=text makes it"
-        )
-        raise DataError(f"data: {out} holds {state}.")
-    with open(path, encoding="utf-8") as file:
-        summary = json.load(file)
-    shards = {}
-    for done in sorted(glob.glob(os.path.join(glob.escape(out), "shard-*.json"))):
-        rows = _read_counts(done).rows
-        if rows:
-            shards[done.removesuffix(".json") + ".tfrecord"] = rows
-    return summary, shards
-
-
-def _read_counts(path):
-    with open(path, encoding="utf-8") as file:
-        return Counts(**json.load(file))
-
-
-def _write_json(path, content):
-    with open(f"{path}.tmp", "w", encoding="utf-8") as file:
-        json.dump(content, file)
-    os.replace(f"{path}.tmp", path)
 
 
 def _report(console, out, total, row_length, size, asked):

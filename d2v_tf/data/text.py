@@ -8,9 +8,10 @@ import tensorflow as tf
 
 from d2v_tf.data.indexed import IndexedSource
 from d2v_tf.data.packing import Packer
-from d2v_tf.data.prepare_text import TOKENIZER, parse_row, read_corpus, read_source, source_bytes
+from d2v_tf.data.prepare_text import read_source, source_bytes
 from d2v_tf.data.reading import DataError, read_examples
 from d2v_tf.data.records import RecordSource
+from d2v_tf.data.shards import TOKENIZER, parse_row, read_corpus
 from d2v_tf.data.tokenization import TextTokenizer, load_tokenizer, train_tokenizer
 from d2v_tf.masking import token_mask
 

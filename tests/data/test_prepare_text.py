@@ -14,8 +14,8 @@ import tensorflow as tf
 from rich.console import Console
 
 from d2v_tf.data import prepare_text
-from d2v_tf.data.prepare_text import parse_row, read_corpus
 from d2v_tf.data.reading import DataError
+from d2v_tf.data.shards import Counts, parse_row, read_corpus
 from d2v_tf.data.tokenization import load_tokenizer, train_tokenizer
 from tests.data.test_packing import unpack
 from tests.data.texts import TOPICS, write_corpus
@@ -242,6 +242,6 @@ def test_the_tool(tmp_path):
 
 
 def test_counts_add_up():
-    one = prepare_text.Counts(1, 2, 3, 4, 5, {"a": 5})
-    one.add(prepare_text.Counts(10, 20, 30, 40, 50, {"a": 1, "b": 49}))
+    one = Counts(1, 2, 3, 4, 5, {"a": 5})
+    one.add(Counts(10, 20, 30, 40, 50, {"a": 1, "b": 49}))
     assert dataclasses.astuple(one) == (11, 22, 33, 44, 55, {"a": 6, "b": 49})
