@@ -43,7 +43,7 @@ def build_model(recipe):
     )
     model.compile(
         build_optimizer(recipe, model.trainable_variables),
-        jit_compile=resolve_xla(recipe.xla, precision),
+        jit_compile=resolve_xla(recipe.xla, precision, recipe.model),
     )
     return model
 
@@ -129,7 +129,7 @@ def print_summary(console, recipe, model, data, published_batch_size=None):
     backbone = model.student
     shape = recipe.model
     precision = resolve_precision(recipe.precision)
-    compiler = "XLA" if resolve_xla(recipe.xla, precision) else "graph"
+    compiler = "XLA" if resolve_xla(recipe.xla, precision, recipe.model) else "graph"
     epochs = recipe.steps / data.batches_per_epoch
     rows = {
         "model": (

@@ -4,6 +4,7 @@ import io
 
 import pytest
 
+from d2v_tf.schema.speech import SpeechModel
 from d2v_tf.training import precision
 
 FLAGS = "processor\t: 0\nflags\t\t: fpu sse4_2 avx2 avx512f {}\nbugs\t\t: \n"
@@ -43,7 +44,12 @@ def test_auto_is_what_the_machine_is_fastest_with(
     machine(devices, flags)
     numbers = precision.resolve_precision("auto")
     assert numbers == expected_precision
-    assert precision.resolve_xla("auto", numbers) is expected_xla
+    assert precision.resolve_xla("auto", numbers, model()) is expected_xla
+
+
+def model(**rates):
+    """A recipe's `model` group."""
+    return SpeechModel(num_layers=1, hidden_dim=8, num_heads=1, intermediate_dim=8, **rates)
 
 
 @pytest.mark.parametrize("devices", [(), ("GPU",)])
@@ -52,13 +58,21 @@ def test_what_the_user_says_is_taken(machine, devices, flags):
     machine(devices, flags)
     for word in ("float32", "bfloat16"):
         assert precision.resolve_precision(word) == word
-        assert precision.resolve_xla(True, word) is True
-        assert precision.resolve_xla(False, word) is False
+        assert precision.resolve_xla(True, word, model(dropout=0.1)) is True
+        assert precision.resolve_xla(False, word, model()) is False
 
 
 def test_float32_on_a_cpu_with_bfloat16_is_still_compiled(machine):
     machine(flags="avx512_bf16")
-    assert precision.resolve_xla("auto", "float32") is True
+    assert precision.resolve_xla("auto", "float32", model()) is True
+
+
+@pytest.mark.parametrize("name", ["dropout", "attention_dropout", "feature_dropout"])
+def test_dropout_is_left_to_the_graph_on_a_cpu_and_compiled_elsewhere(machine, name):
+    machine()
+    assert precision.resolve_xla("auto", "float32", model(**{name: 0.1})) is False
+    machine(("GPU",))
+    assert precision.resolve_xla("auto", "float32", model(**{name: 0.1})) is True
 
 
 def test_a_system_without_cpuinfo_has_no_bfloat16(machine, monkeypatch):
