@@ -37,8 +37,8 @@ def resolve_xla(xla, precision, model):
 
     On a CPU XLA wins in float32 and loses in bfloat16, which only the plain graph multiplies fast:
     278 against 219 images/s and 252 against 336 (vision_tiny, batch 64, 2 cores with AVX512_BF16,
-    TF 2.21, 2026-11). It draws random numbers slowly there: with a dropout of 0.1 a step takes 2.1 s
-    with it and 0.26 s without (4 text blocks of 128, 32 x 64 tokens).
+    TF 2.21, 2026-11). It draws random numbers slowly there: with a dropout of 0.1 a step takes
+    2.1 s with it and 0.26 s without (4 text blocks of 128, 32 x 64 tokens).
 
     Args:
         xla: bool or `"auto"`.
