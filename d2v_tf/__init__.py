@@ -1,6 +1,9 @@
 """data2vec in Keras: self-supervised pre-training for vision, speech and text."""
 
+from d2v_tf.backbones.preprocessing import Data2VecAudioConverter as Data2VecAudioConverter
+from d2v_tf.backbones.preprocessing import Data2VecImageConverter as Data2VecImageConverter
 from d2v_tf.backbones.speech import Data2VecSpeechBackbone as Data2VecSpeechBackbone
 from d2v_tf.backbones.text import Data2VecTextBackbone as Data2VecTextBackbone
 from d2v_tf.backbones.vision import Data2VecVisionBackbone as Data2VecVisionBackbone
+from d2v_tf.data.tokenization import Data2VecTextTokenizer as Data2VecTextTokenizer
 from d2v_tf.pretraining.data2vec import Data2Vec as Data2Vec

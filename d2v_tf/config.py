@@ -32,12 +32,13 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def load_recipe(path, overrides=()):
+def load_recipe(path, overrides=(), modality=None):
     """Reads a recipe, applies overrides and resolves durations.
 
     Args:
         path: str. A YAML file.
         overrides: strings `"a.b=value"`, values in YAML; what `--set` is given.
+        modality: optional str. What the recipe must be for, and is where it does not say.
 
     Returns:
         A recipe, frozen; durations given as a part of `steps` are numbers of updates.
@@ -61,21 +62,31 @@ def load_recipe(path, overrides=()):
             return f"set by {path}"
         return f"the default; {path} has none"
 
-    modality = values.get("modality", "vision")
-    if not isinstance(modality, str) or modality not in RECIPES:
+    found = values.setdefault("modality", modality or "vision")
+    if not isinstance(found, str) or found not in RECIPES:
         raise ConfigError(
-            f"modality: {modality!r} is not one of {', '.join(RECIPES)} ({origin('modality')})."
+            f"modality: {found!r} is not one of {', '.join(RECIPES)} ({origin('modality')})."
         )
-    schema = RECIPES[modality]
+    if modality not in (None, found):
+        raise ConfigError(
+            f"modality: {path} is a recipe for {found}, and --modality={modality} was asked for. "
+            "Change one of the two."
+        )
+    schema = RECIPES[found]
     _refuse_misplaced(values, schema, origin)
     _resolve_durations(values, origin)
     try:
         recipe = schema.model_validate(values)
     except pydantic.ValidationError as error:
-        raise ConfigError(_explain(error.errors()[0], path, overridden, origin)) from None
+        raise ConfigError(_explain(error.errors()[0], found, path, overridden, origin)) from None
     for key, problem in _problems(recipe):
         raise ConfigError(f"{key}: {problem} ({origin(key)}).")
     return recipe
+
+
+def published_batch_size(path):
+    """The batch size that a recipe's file has, whatever is set over it, or `None`."""
+    return _read_yaml(path).get("batch_size")
 
 
 def dump_recipe(recipe):
@@ -195,6 +206,7 @@ def _resolve_durations(values, origin):
         steps = pydantic.TypeAdapter(Positive).validate_python(values.get("steps"))
     except pydantic.ValidationError:
         return  # validation comes next, and blames steps itself
+    rounded = []
     for path in DURATIONS:
         *parents, last = path
         target = values
@@ -218,6 +230,22 @@ def _resolve_durations(values, origin):
                 f"{key}: {value!r} is not a part of steps between 0% and 100% ({origin(key)})."
             )
         target[last] = max(1, round(part * steps)) if part else 0
+        if path[0] == "schedule":
+            rounded.append(last)
+    _take_excess(values.get("schedule"), rounded, steps)
+
+
+def _take_excess(schedule, rounded, steps):
+    """Stages that were rounded up one by one must not be longer than the run together."""
+    if not rounded:
+        return
+    stages = [schedule.get(name, 0) for name in ("warmup_steps", "hold_steps", "decay_steps")]
+    if not all(isinstance(stage, int) for stage in stages):
+        return  # validation comes next
+    excess = sum(stages) - steps
+    longest = max(rounded, key=schedule.get)
+    if 0 < excess <= len(rounded):  # more is no matter of rounding
+        schedule[longest] -= excess
 
 
 def _dotted(path):
@@ -227,7 +255,7 @@ def _dotted(path):
     )
 
 
-def _explain(error, path, overridden, origin):
+def _explain(error, modality, path, overridden, origin):
     """One line for the first thing that pydantic found wrong."""
     key = _dotted(error["loc"])
     if error["type"] == "missing":
@@ -236,7 +264,7 @@ def _explain(error, path, overridden, origin):
         )
         return f"{key}: is missing " + (f"from {path}." if from_file else f"({origin(key)}).")
     received, limits = error["input"], error.get("ctx", {})
-    hint = PAPER.get(key, "")
+    hint = PAPER.get((modality, key), "")
     if error["type"] in ("greater_than", "greater_than_equal", "less_than", "less_than_equal"):
         words = {"gt": "above", "ge": "at least", "lt": "below", "le": "at most"}
         name = next(k for k in limits if k in words)

@@ -175,6 +175,7 @@ SPEECH = {
     "schedule.warmup_steps": 12_000,
     "schedule.hold_steps": 360_000,
     "schedule.decay_steps": 28_000,
+    "schedule.final_scale": 0.01,
 }
 SPEECH_BASE = {
     **SPEECH,
@@ -367,7 +368,7 @@ def both_ways(tmp_path, override):
         (
             "data2vec.loss_beta=-1",
             "-1 is not at least 0",
-            " The paper uses 2 for vision, 0 for speech, 4 for text.",
+            " The paper uses 2.",
         ),
         ("model.dropout=1", "1 is not below 1", ""),
         ("steps=0", "0 is not at least 1", ""),
@@ -672,3 +673,41 @@ def test_stages_longer_than_the_run(recipe_file):
 def test_a_tri_stage_that_decays_to_nothing(recipe_file):
     told = message(recipe_file, "schedule.kind=tri_stage")
     assert told.startswith("schedule.final_scale: 0.0 is not above 0")
+
+
+def test_the_modality_of_the_flag_and_of_the_recipe_must_agree(recipe_file):
+    with pytest.raises(ConfigError, match="is a recipe for vision, and --modality=speech"):
+        load_recipe(recipe_file, modality="speech")
+    assert load_recipe(recipe_file, modality="vision").modality == "vision"
+
+
+@pytest.mark.parametrize("name", ["speech_base", "speech_tiny"])
+def test_stages_in_percent_fit_every_number_of_steps(name):
+    path = ROOT / "configs" / "pretrain" / f"{name}.yaml"
+    for steps in range(4, 300):
+        schedule = load_recipe(path, [f"steps={steps}"]).schedule
+        total = schedule.warmup_steps + schedule.hold_steps + schedule.decay_steps
+        assert steps - 2 <= total <= steps
+
+
+@pytest.mark.parametrize("modality", ["vision", "text"])
+def test_the_papers_value_is_that_of_the_modality(modality):
+    path = ROOT / "configs" / "pretrain" / f"{modality}_tiny.yaml"
+    with pytest.raises(ConfigError) as caught:
+        load_recipe(path, ["mask.ratio=1.5"])
+    assert ("0.6" in str(caught.value)) == (modality == "vision")
+    assert ("0.15" in str(caught.value)) == (modality == "text")
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("seed=5000000000", "seed: 5000000000 is not below 4.29497e+09"),
+        ("model.image_shape=[32, 32, 1]", "1 channels are not the 3 that images have"),
+    ],
+)
+def test_what_would_end_in_a_traceback_later(recipe_file, override, message):
+    overrides = [override, "data.mean=[0.5]", "data.std=[0.5]"]
+    with pytest.raises(ConfigError) as caught:
+        load_recipe(recipe_file, overrides if "shape" in override else [override])
+    assert message in str(caught.value)

@@ -1,5 +1,6 @@
 """Pre-trains a data2vec backbone: python tools/pretrain.py --modality=vision --help."""
 
+import json
 import os
 import sys
 from pathlib import Path
@@ -36,20 +37,20 @@ def main(argv):
     # Imported late, so that --help and a wrong flag answer at once.
     from rich.console import Console
 
-    from d2v_tf.config import load_recipe
+    from d2v_tf.config import load_recipe, published_batch_size
     from d2v_tf.errors import UserError
 
     console = Console(highlight=False, soft_wrap=True)
     config = FLAGS.config or str(CONFIGS / f"{FLAGS.modality}_tiny.yaml")
     overrides = list(FLAGS.set)
     if FLAGS.data:
-        overrides.append(f"data.source={FLAGS.data}")
+        overrides.append(f"data.source={json.dumps(FLAGS.data)}")  # YAML would read on in it
     workdir = FLAGS.workdir or os.path.join("runs", Path(config).stem)
     try:
-        recipe = load_recipe(config, overrides)
+        recipe = load_recipe(config, overrides, FLAGS.modality)
         from d2v_tf.training.pretrain import pretrain
 
-        pretrain(recipe, workdir, console, load_recipe(config).batch_size)
+        pretrain(recipe, workdir, console, published_batch_size(config))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)

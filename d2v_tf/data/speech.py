@@ -7,12 +7,8 @@ import os
 import numpy as np
 import tensorflow as tf
 
-from d2v_tf.data.audio_files import (
-    EPSILON,
-    SAMPLE_RATE,
-    AudioError,
-    normalize_waveform,
-)
+from d2v_tf.backbones.preprocessing import EPSILON, normalize_waveform
+from d2v_tf.data.audio_files import SAMPLE_RATE, AudioError
 from d2v_tf.data.length_buckets import BucketPlan, choose_bucket_lengths
 from d2v_tf.data.reading import DataError, read_examples
 from d2v_tf.data.speech_sources import SpeechFiles

@@ -17,6 +17,10 @@ DURATIONS = (
 )
 # What the paper uses, named when a value is out of range.
 PAPER = {
-    "mask.ratio": "The paper uses 0.6.",
-    "data2vec.loss_beta": "The paper uses 2 for vision, 0 for speech, 4 for text.",
+    ("vision", "mask.ratio"): "The paper uses 0.6.",
+    ("vision", "data2vec.loss_beta"): "The paper uses 2.",
+    ("speech", "mask.start_ratio"): "The paper uses 0.065.",
+    ("speech", "data2vec.loss_beta"): "The paper uses 0.",
+    ("text", "mask.ratio"): "The paper uses 0.15, or 0.35 in spans.",
+    ("text", "data2vec.loss_beta"): "The paper uses 4.",
 }

@@ -79,7 +79,7 @@ class GuardGroup(Group):
 class Recipe(Group):
     """Everything that decides what a run computes."""
 
-    seed: NonNegative = 0
+    seed: Annotated[int, NotBool, Field(ge=0, lt=2**32)] = 0
     steps: Positive
     batch_size: Positive
     accumulate: Positive = 1

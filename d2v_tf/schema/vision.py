@@ -79,6 +79,8 @@ class VisionRecipe(Recipe):
     def problems(self):
         """Pairs (key, what is wrong) of values that do not fit each other."""
         height, width, channels = self.model.image_shape
+        if channels != 3:
+            yield "model.image_shape", f"{channels} channels are not the 3 that images have"
         patch = self.model.patch_size
         if height % patch or width % patch:
             yield (

@@ -23,10 +23,12 @@ def named_variables(model):
     """
     named = {}
     for variable in [*model.variables, *model.optimizer.variables]:
-        name, count = variable.path, 1
+        # Keras numbers what has no name of its own by what the process made before.
+        path = re.sub(r"\bseed_generator_\d+", "seed_generator", variable.path)
+        name, count = path, 1
         while name in named:
             count += 1
-            name = f"{variable.path}#{count}"
+            name = f"{path}#{count}"
         named[name] = variable.value
     return named
 

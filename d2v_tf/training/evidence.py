@@ -1,11 +1,13 @@
 """Evidence of learning: probes of the backbone beside the untrained one and a plain baseline."""
 
 import dataclasses
+import functools
 import os
 from collections.abc import Callable, Iterable
 
 import keras
 import numpy as np
+from rich.markup import escape
 from rich.table import Table
 
 from d2v_tf.finetuning.probes import mean_pooled_features, probe
@@ -50,21 +52,13 @@ class Evidence:
     def measure_baselines(self, backbone):
         """Probes each task's baseline and the untrained backbone, once a run."""
         for task in list(self.tasks):
-            train, test = task.baseline_features(task.train), task.baseline_features(task.test)
-            if self._is_possible(task, train[1], test[1]):
-                self._record(0, task, task.baseline, probe(train, test))
+            self._measure(task, task.baseline_features, 0, task.baseline)
         self.measure(backbone, 0, "untrained")
 
     def measure(self, backbone, step, of="pre-trained"):
         """Probes the backbone after `step` updates, unless that was done before the run stopped."""
-        done = {(r["step"], r["of"], r["task"]) for r in read_json_lines(self.path)}
         for task in list(self.tasks):
-            if (step, of, task.name) in done:
-                continue
-            train = mean_pooled_features(backbone, task.train)
-            test = mean_pooled_features(backbone, task.test)
-            if self._is_possible(task, train[1], test[1]):
-                self._record(step, task, of, probe(train, test))
+            self._measure(task, functools.partial(mean_pooled_features, backbone), step, of)
 
     def every(self, steps, start):
         """A Keras callback that measures every `steps` updates, `start` of them made before."""
@@ -78,8 +72,16 @@ class Evidence:
         table = Table("frozen, mean-pooled features", "step", "task", "kNN %", "linear probe %")
         for record in records:
             scores = (f"{100 * record[name]:.1f}" for name in ("knn", "linear"))
-            table.add_row(record["of"], f"{record['step']:,}", record["task"], *scores)
+            table.add_row(record["of"], f"{record['step']:,}", escape(record["task"]), *scores)
         self.console.print(table)
+
+    def _measure(self, task, features_of, step, of):
+        done = {(r["step"], r["of"], r["task"]) for r in read_json_lines(self.path)}
+        if (step, of, task.name) in done:
+            return
+        train, test = features_of(task.train), features_of(task.test)
+        if self._is_possible(task, train[1], test[1]):
+            self._record(step, task, of, probe(train, test))
 
     def _is_possible(self, task, train_labels, test_labels):
         """Whether a task's labels can be probed; a task that cannot is dropped, and said so."""
@@ -87,8 +89,8 @@ class Evidence:
         if num_classes >= 2 and len(train_labels) >= MIN_EXAMPLES and len(test_labels):
             return True
         self.console.print(
-            f"[yellow]warning:[/] no probe of {task.name}: {len(train_labels)} training examples "
-            f"of {num_classes} classes and {len(test_labels)} test examples; it takes "
+            f"[yellow]warning:[/] no probe of {escape(task.name)}: {len(train_labels)} training "
+            f"examples of {num_classes} classes and {len(test_labels)} test examples; it takes "
             f"{MIN_EXAMPLES} of 2 classes, and 1."
         )
         self.tasks.remove(task)

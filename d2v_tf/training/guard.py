@@ -46,9 +46,9 @@ class HealthGuard(keras.callbacks.Callback):
         loss = float(logs["loss"])
         if not math.isfinite(loss):
             raise RunStopped(
-                f"The loss is {loss} at step {step}. The last good checkpoint is kept. Try a lower "
-                "optimizer.learning_rate, a longer schedule.warmup_steps, "
-                "optimizer.global_clipnorm (3, say), or precision=float32."
+                f"The loss is {loss} at step {step}. The last good checkpoint is kept. Try, in "
+                "another --workdir, a lower optimizer.learning_rate, a longer "
+                "schedule.warmup_steps, optimizer.global_clipnorm (3, say), or precision=float32."
             )
         if step <= self.after_steps:
             return
@@ -57,7 +57,8 @@ class HealthGuard(keras.callbacks.Callback):
             if value < minimum:
                 raise RunStopped(
                     f"Collapse: {name} is {value:.4g} at step {step}, below guard.min_{name}="
-                    f"{minimum:g}: all positions get almost the same {what}. Try a lower "
-                    "optimizer.learning_rate, a longer schedule.warmup_steps, a higher "
-                    "data2vec.ema (the first two numbers), or more data2vec.num_target_layers."
+                    f"{minimum:g}: all positions get almost the same {what}. Try, in another "
+                    "--workdir, a lower optimizer.learning_rate, a longer schedule.warmup_steps, a "
+                    "higher data2vec.ema (the first two numbers), or more "
+                    "data2vec.num_target_layers."
                 )

@@ -1,8 +1,11 @@
 """What a run writes down while it trains: `metrics.jsonl`, TensorBoard, and one live line."""
 
+import collections
 import json
 import os
+import statistics
 import time
+from math import inf
 
 import keras
 import numpy as np
@@ -13,13 +16,19 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 SHOWN = ("loss", "target_var", "pred_var")
 
 
+# The speed is of so many last steps: steady, yet it follows a machine that slows down.
+WINDOW = 100
+# A step that takes so many times the median is one that compiles another shape.
+COMPILES = 5
+
+
 class Speedometer:
     """Examples per second of training alone: compilation, probes and checkpoints stay out."""
 
     def __init__(self):
-        self.seconds, self.steps = 0.0, 0
         self.per_second = None
-        self._step_seconds = self._step_examples = None
+        self._last = collections.deque(maxlen=WINDOW)  # (seconds, examples) of a step
+        self._compiled = False
         self._began = None
 
     def begin(self):
@@ -28,16 +37,15 @@ class Speedometer:
     def end(self, examples):
         """Counts one step of so many examples; the first one compiles and is left out."""
         elapsed = time.perf_counter() - self._began
-        if self._step_seconds is None:
-            self._step_seconds = self._step_examples = 0.0
+        if not self._compiled:
+            self._compiled = True
             return
-        self.seconds += elapsed
-        self.steps += 1
-        # The mean over about the last 100 steps: steady, yet it follows a machine that slows down.
-        weight = max(1 / self.steps, 0.01)
-        self._step_seconds += weight * (elapsed - self._step_seconds)
-        self._step_examples += weight * (examples - self._step_examples)
-        self.per_second = self._step_examples / self._step_seconds
+        self._last.append((elapsed, examples))
+        median = statistics.median(seconds for seconds, _ in self._last)
+        usual = [step for step in self._last if step[0] <= COMPILES * median]
+        seconds = sum(seconds for seconds, _ in usual)
+        self.per_second = sum(examples for _, examples in usual) / seconds
+        self._step_seconds = seconds / len(usual)
 
     def seconds_left(self, steps):
         """Seconds that `steps` more steps will take, or `None` before the second one."""
@@ -130,8 +138,10 @@ def format_seconds(seconds):
 
 
 def append_json(path, record):
-    """Appends one JSON object as a line; NumPy numbers become Python's."""
+    """Appends one JSON object as a line; NumPy numbers become Python's, no numbers `null`."""
     plain = {k: v.item() if isinstance(v, np.generic) else v for k, v in record.items()}
+    # JSON has no NaN and no infinity.
+    plain = {k: None if v in (inf, -inf) or v != v else v for k, v in plain.items()}
     with open(path, "a", encoding="utf-8") as file:
         file.write(json.dumps(plain) + "\n")
 

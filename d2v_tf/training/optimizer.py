@@ -35,6 +35,7 @@ def build_optimizer(recipe, variables):
         beta_2=group.beta_2,
         epsilon=group.epsilon,
         global_clipnorm=group.global_clipnorm,
+        name="optimizer",  # Keras would number it, and a checkpoint names it
     )
     optimizer.exclude_from_weight_decay(var_list=[v for v in variables if not is_decayed(v)])
     optimizer.build(variables)

@@ -20,6 +20,12 @@ def cpu_multiplies_bfloat16():
     return "avx512_bf16" in flags or "amx_bf16" in flags
 
 
+def gpu_multiplies_bfloat16(gpu):
+    """Whether a GPU has bfloat16 matrix units: NVIDIA's have them from 8.0 (Ampere) on."""
+    capability = tf.config.experimental.get_device_details(gpu).get("compute_capability")
+    return capability is not None and capability >= (8, 0)
+
+
 def resolve_precision(precision):
     """Resolves a recipe's `precision`: `"auto"` is bfloat16 where the hardware multiplies it.
 
@@ -29,7 +35,12 @@ def resolve_precision(precision):
     """
     if precision != "auto":
         return precision
-    return "bfloat16" if has_accelerator() or cpu_multiplies_bfloat16() else "float32"
+    gpus = tf.config.list_physical_devices("GPU")
+    if gpus:
+        multiplies = all(map(gpu_multiplies_bfloat16, gpus))
+    else:
+        multiplies = has_accelerator() or cpu_multiplies_bfloat16()
+    return "bfloat16" if multiplies else "float32"
 
 
 def resolve_xla(xla, precision, model):

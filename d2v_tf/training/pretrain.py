@@ -68,60 +68,63 @@ def pretrain(recipe, workdir, console=None, published_batch_size=None):
         WorkdirError, CheckpointError, DataError, RunStopped: each says what to do about it.
     """
     console = console or Console()
-    with open_workdir(workdir, recipe):
-        data = modality_of(recipe).open_data(
-            recipe, warn=lambda line: console.print(f"[yellow]warning:[/] {escape(line)}")
-        )
+
+    def warn(line):
+        console.print(f"[yellow]warning:[/] {escape(line)}")
+
+    with open_workdir(workdir, recipe) as recipe:
+        data = modality_of(recipe).open_data(recipe, warn=warn)
         model = build_model(recipe)
         backbone = model.student
-        probe_tasks = data.probe_tasks()
+        evidence = Evidence(workdir, console, data.probe_tasks())
         print_summary(console, recipe, model, data, published_batch_size)
 
         checkpoints = Checkpoints(
             os.path.join(workdir, "checkpoints"), model, recipe.keep_checkpoints
         )
-        evidence = Evidence(workdir, console, probe_tasks) if probe_tasks else None
         start, passed_over = checkpoints.restore()
         for line in passed_over:
-            console.print(f"[yellow]warning:[/] {line}; trying the one before")
+            warn(f"{line}; trying the one before")
         if start:
             console.print(f"resuming after step {start}")
         drop_records_after(os.path.join(workdir, "metrics.jsonl"), start)
-        if evidence:
-            drop_records_after(evidence.path, start)
+        drop_records_after(evidence.path, start)
+        try:
             if not start:
                 evidence.measure_baselines(backbone)
-
-        log = RunLog(workdir, start, recipe.steps, recipe.log_every, data.counts, console)
-        checkpointer = Checkpointer(checkpoints, start, recipe.steps, recipe.checkpoint_every)
-        callbacks = [HealthGuard(start, recipe.guard), log, checkpointer]
-        if evidence and recipe.probe_every:
-            callbacks.append(evidence.every(recipe.probe_every, start))
-        if start < recipe.steps:
-            try:
-                with StopOnRequest(checkpointer.save_now, console) as stop:
-                    model.fit(
-                        data.batches(start),
-                        steps_per_epoch=recipe.steps - start,
-                        epochs=1,
-                        verbose=0,
-                        shuffle=False,  # the input is shuffled by position already
-                        callbacks=[*callbacks, stop],
-                    )
-            except tf.errors.OpError as error:
-                # TensorFlow wraps what the input pipeline raised in an error of its own.
-                raise data.explain(error) from None
-            finally:
-                log.close()
-
-        if evidence:
+            if start < recipe.steps:
+                _fit(recipe, workdir, console, data, model, checkpoints, evidence, start)
             evidence.measure(backbone, recipe.steps)
-            evidence.print_table()
+        except tf.errors.OpError as error:
+            # TensorFlow wraps what an input pipeline raised in an error of its own.
+            raise data.explain(error) from None
+        evidence.print_table()
         preset = os.path.join(workdir, "preset")
         backbone.save_to_preset(preset)
         data.save_preprocessing(preset)
-        console.print(f"backbone: {preset}")
+        console.print(f"backbone: {escape(preset)}")
         return backbone
+
+
+def _fit(recipe, workdir, console, data, model, checkpoints, evidence, start):
+    """Trains from update `start` to the last one."""
+    log = RunLog(workdir, start, recipe.steps, recipe.log_every, data.counts, console)
+    checkpointer = Checkpointer(checkpoints, start, recipe.steps, recipe.checkpoint_every)
+    callbacks = [log, HealthGuard(start, recipe.guard), checkpointer]
+    if recipe.probe_every:
+        callbacks.append(evidence.every(recipe.probe_every, start))
+    try:
+        with StopOnRequest(checkpointer.save_now, console) as stop:
+            model.fit(
+                data.batches(start),
+                steps_per_epoch=recipe.steps - start,
+                epochs=1,
+                verbose=0,
+                shuffle=False,  # the input is shuffled by position already
+                callbacks=[*callbacks, stop],
+            )
+    finally:
+        log.close()
 
 
 def print_summary(console, recipe, model, data, published_batch_size=None):
@@ -144,7 +147,7 @@ def print_summary(console, recipe, model, data, published_batch_size=None):
     }
     table = Table.grid(padding=(0, 2))
     for name, value in rows.items():
-        table.add_row(name, value)
+        table.add_row(name, escape(value))
     console.print(table)
     if published_batch_size not in (None, recipe.batch_size):
         console.print(

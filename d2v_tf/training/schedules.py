@@ -49,7 +49,7 @@ class TriStage(keras.optimizers.schedules.LearningRateSchedule):
     """
 
     def __init__(
-        self, peak, warmup_steps, hold_steps, decay_steps, initial_scale=0.01, final_scale=0.05
+        self, peak, warmup_steps, hold_steps, decay_steps, initial_scale=0.01, final_scale=0.01
     ):
         if final_scale <= 0:
             raise ValueError(

@@ -3,10 +3,8 @@
 import functools
 import os
 
-import tensorflow as tf
-
 from d2v_tf.backbones.text import Data2VecTextBackbone
-from d2v_tf.data.reading import BadExamples, DataError, first_line
+from d2v_tf.data.reading import DataError
 from d2v_tf.data.text import (
     bag_of_words_features,
     evaluation_dataset,
@@ -17,11 +15,12 @@ from d2v_tf.data.text import (
 from d2v_tf.masking import max_masked_tokens
 from d2v_tf.training.evidence import ProbeTask
 from d2v_tf.training.modalities import Modality
+from d2v_tf.training.run_data import RunData
 
 PROBE_BATCH = 64
 
 
-class TextData:
+class TextData(RunData):
     """What a run reads.
 
     Args:
@@ -33,7 +32,6 @@ class TextData:
     """
 
     def __init__(self, recipe, warn):
-        self.recipe = recipe
         group, model = recipe.data, recipe.model
         self.corpus = open_corpus(
             group.source,
@@ -54,19 +52,7 @@ class TextData:
                 f"and model.padding_token_id is {model.padding_token_id}. Set that: "
                 f"--set model.padding_token_id={tokenizer.padding_token_id}."
             )
-        self.bad_examples = BadExamples(
-            self.name, self.num_examples, max_bad=group.max_bad, warn=warn
-        )
-
-    @property
-    def name(self):
-        """str. What is read, for the summary."""
-        return self.corpus.source.name
-
-    @property
-    def num_examples(self):
-        """int. Rows of the corpus."""
-        return self.corpus.source.num_examples
+        super().__init__(recipe, warn, self.corpus.source)
 
     @property
     def batches_per_epoch(self):
@@ -77,14 +63,6 @@ class TextData:
         """str. What an update sees, for the summary."""
         tokens = self.recipe.batch_size * self.corpus.row_length
         return f"{self.recipe.batch_size} rows of {self.corpus.row_length}, {tokens:,} tokens"
-
-    def explain(self, error):
-        """The `DataError` behind a TensorFlow error from the input pipeline, or that error."""
-        if self.bad_examples.error is not None:
-            return self.bad_examples.error
-        if isinstance(error, tf.errors.DataLossError):
-            return DataError(f"data: {self.name} is corrupt: {first_line(error)}.")
-        return error
 
     def batches(self, step):
         """The batches from update `step` on, without end."""
@@ -136,10 +114,6 @@ class TextData:
             "bag of tokens",
             bag_of_words,
         )
-
-    def counts(self):
-        """Numbers to log with every logged update."""
-        return {"bad_examples": self.bad_examples.count}
 
     def save_preprocessing(self, folder):
         """Adds the tokenizer to a preset."""

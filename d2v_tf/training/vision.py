@@ -1,28 +1,17 @@
 """The vision data of a run: batches for training, labelled sets for the probes."""
 
-import keras
 import numpy as np
-import tensorflow as tf
-from keras_hub.layers import ImageConverter
 
+from d2v_tf.backbones.preprocessing import Data2VecImageConverter
 from d2v_tf.backbones.vision import Data2VecVisionBackbone
-from d2v_tf.data.reading import BadExamples, DataError, first_line
+from d2v_tf.data.reading import DataError
 from d2v_tf.data.vision import evaluation_dataset, pretraining_dataset
 from d2v_tf.data.vision_sources import open_images
 from d2v_tf.finetuning.probes import raw_features
 from d2v_tf.masking import num_masked_patches
 from d2v_tf.training.evidence import ProbeTask
 from d2v_tf.training.modalities import Modality
-
-
-@keras.saving.register_keras_serializable(package="d2v_tf")
-class Data2VecImageConverter(ImageConverter):
-    """Resizes and normalises images as they were in pre-training; part of a preset.
-
-    Input: `[B, H, W, C]` with values from 0 to 255. Output: what the backbone is called with.
-    """
-
-    backbone_cls = Data2VecVisionBackbone
+from d2v_tf.training.run_data import RunData, evenly, hold_out, match_classes
 
 
 def max_masked_patches(recipe):
@@ -34,7 +23,7 @@ def max_masked_patches(recipe):
     return num_masked_patches((height // patch, width // patch), recipe.mask.ratio)
 
 
-class VisionData:
+class VisionData(RunData):
     """What a run reads.
 
     Args:
@@ -46,26 +35,11 @@ class VisionData:
     """
 
     def __init__(self, recipe, warn):
-        self.recipe = recipe
         group = recipe.data
-        self.source = open_images(group.source, tfds_dir=group.tfds_dir)
-        self.bad_examples = BadExamples(
-            self.source.name, self.source.num_examples, max_bad=group.max_bad, warn=warn
-        )
+        super().__init__(recipe, warn, open_images(group.source, tfds_dir=group.tfds_dir))
         self.eval_source = group.eval_source
         if group.eval_source is None and group.source == "builtin":
             self.eval_source = "builtin:test"
-        self.warn = warn
-
-    @property
-    def name(self):
-        """str. What is read, for the summary."""
-        return self.source.name
-
-    @property
-    def num_examples(self):
-        """int. Examples in an epoch."""
-        return self.source.num_examples
 
     @property
     def batches_per_epoch(self):
@@ -75,14 +49,6 @@ class VisionData:
     def describe_batch(self):
         """str. What an update sees, for the summary."""
         return f"{self.recipe.batch_size} examples an update"
-
-    def explain(self, error):
-        """The `DataError` behind a TensorFlow error from the input pipeline, or that error."""
-        if self.bad_examples.error is not None:
-            return self.bad_examples.error
-        if isinstance(error, tf.errors.DataLossError):
-            return DataError(f"data: {self.name} is corrupt: {first_line(error)}.")
-        return error
 
     def batches(self, step):
         """The batches from update `step` on, without end."""
@@ -116,23 +82,26 @@ class VisionData:
 
         Returns:
             list of `ProbeTask`.
+
+        Raises:
+            DataError: where `data.eval_source` has no labels, or classes of its own.
         """
         if not self.source.has_labels:
             return []
-        for_training = np.ones(self.num_examples, bool)
         if self.eval_source is None:
-            for_training[4::5] = False
+            for_training = hold_out(self.num_examples)
             test = self._labelled(self.source, ~for_training)
         else:
-            test = self._labelled(open_images(self.eval_source, self.recipe.data.tfds_dir))
-        train = self._labelled(self.source, for_training, limited=True)
+            for_training = np.ones(self.num_examples, bool)
+            other = open_images(self.eval_source, self.recipe.data.tfds_dir)
+            if not other.has_labels:
+                raise DataError(f"data.eval_source: {other.name} has no labels to probe with.")
+            names = self.source.class_names, other.class_names
+            test = match_classes(self._labelled(other), *names, other.name)
+        train = self._labelled(self.source, evenly(for_training, self.recipe.data.probe_examples))
         return [ProbeTask("class", train, test, "raw pixels", raw_features)]
 
-    def _labelled(self, source, keep=None, limited=False):
-        limit = self.recipe.data.probe_examples
-        if limited and keep.sum() > limit:
-            chosen = np.flatnonzero(keep)[np.linspace(0, keep.sum() - 1, limit).astype(int)]
-            keep = np.isin(np.arange(len(keep)), chosen)
+    def _labelled(self, source, keep=None):
         group = self.recipe.data
         return evaluation_dataset(
             source,
@@ -140,13 +109,9 @@ class VisionData:
             mean=group.mean,
             std=group.std,
             batch_size=256,
-            bad_examples=BadExamples(source.name, source.num_examples, group.max_bad, self.warn),
+            bad_examples=self.count_bad(source),
             keep=keep,
         )
-
-    def counts(self):
-        """Numbers to log with every logged update."""
-        return {"bad_examples": self.bad_examples.count}
 
     def save_preprocessing(self, folder):
         """Adds to a preset what turns an image into the backbone's input."""

@@ -2,24 +2,32 @@
 
 import contextlib
 import fcntl
+import glob
 import os
 
 import yaml
 
 from d2v_tf.config import dump_recipe
 from d2v_tf.errors import UserError
+from d2v_tf.training.precision import resolve_precision, resolve_xla
 
-# What may change between two starts of one run: none of it changes what an update computes.
+# What may change between two starts of one run: none of it changes what an update computes. XLA
+# does: it draws other random numbers.
 FREE_KEYS = {
+    "guard.after_steps",
+    "guard.min_target_var",
+    "guard.min_pred_var",
+    "guard.min_frontend_var",
     "log_every",
     "checkpoint_every",
     "keep_checkpoints",
     "probe_every",
-    "xla",
     "data.eval_source",
     "data.probe_folders",
     "data.probe_examples",
     "data.max_bad",
+    "data.tfds_dir",
+    "data.cache_dir",
 }
 
 
@@ -31,13 +39,19 @@ class WorkdirError(UserError):
 def open_workdir(path, recipe):
     """Takes the folder of a run for as long as the context lasts and writes `config.yaml`.
 
+    A run that is continued goes on with the numbers and the compiler that it was started with,
+    whatever `auto` means on this machine.
+
     Args:
         path: str. Made if missing.
-        recipe: a resolved `Recipe`.
+        recipe: a `Recipe`.
+
+    Yields:
+        The recipe, with `precision` and `xla` resolved.
 
     Raises:
-        WorkdirError: where another process trains there, where the run there was started with
-            another recipe, or where the folder cannot be written.
+        WorkdirError: where another process trains there, where the folder holds checkpoints of
+            another recipe, or where it cannot be written.
     """
     try:
         os.makedirs(path, exist_ok=True)
@@ -54,15 +68,36 @@ def open_workdir(path, recipe):
                 f"--workdir={path} is in use by another run. Wait for it to end or choose another "
                 "folder."
             ) from None
-        _check_and_write(os.path.join(path, "config.yaml"), recipe)
-        yield
+        config = os.path.join(path, "config.yaml")
+        before = _read(config) if glob.glob(f"{glob.escape(path)}/checkpoints/*.index") else {}
+        recipe = _resolve_auto(recipe, before)
+        _check_and_write(config, recipe, before)
+        yield recipe
 
 
-def _check_and_write(path, recipe):
-    text = dump_recipe(recipe)
-    if os.path.exists(path):
+def _read(path):
+    try:
         with open(path, encoding="utf-8") as file:
-            before = _flatten(yaml.safe_load(file) or {})
+            return _flatten(yaml.safe_load(file) or {})
+    except OSError as error:
+        raise WorkdirError(
+            f"{path} cannot be read ({error.strerror}), and there are checkpoints beside it. "
+            "Choose another --workdir."
+        ) from None
+
+
+def _resolve_auto(recipe, before):
+    precision, xla = recipe.precision, recipe.xla
+    if precision == "auto":
+        precision = resolve_precision(before.get("precision", "auto"))
+    if xla == "auto":
+        xla = resolve_xla(before.get("xla", "auto"), precision, recipe.model)
+    return recipe.model_copy(update={"precision": precision, "xla": xla})
+
+
+def _check_and_write(path, recipe, before):
+    text = dump_recipe(recipe)
+    if before:
         now = _flatten(yaml.safe_load(text))
         changed = [
             f"{key} was {before.get(key)!r} and is {now.get(key)!r}"

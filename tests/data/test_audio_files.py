@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from d2v_tf.data.audio_files import AudioError, audio_length, normalize_waveform, read_audio
+from d2v_tf.backbones.preprocessing import normalize_waveform
+from d2v_tf.data.audio_files import AudioError, audio_length, read_audio
 from tests.data.audio import RATE, noise, tone
 
 

@@ -64,7 +64,6 @@ def resumed_equals_unbroken(modality, settings, folder):
 
 def test_speech_runs_resumes_and_leaves_a_preset(tmp_path):
     import d2v_tf
-    from d2v_tf.training.speech import Data2VecAudioConverter
 
     settings = [*SPEECH, f"data.cache_dir={tmp_path}/cache"]
     done = resumed_equals_unbroken("speech", settings, tmp_path / "run")
@@ -79,7 +78,7 @@ def test_speech_runs_resumes_and_leaves_a_preset(tmp_path):
     backbone = d2v_tf.Data2VecSpeechBackbone.from_preset(preset)
     rng = np.random.default_rng(0)
     waveforms = [5 * rng.normal(size=n).astype("float32") + 1 for n in (2000, 1200)]
-    inputs = Data2VecAudioConverter.from_preset(preset)(waveforms)
+    inputs = d2v_tf.Data2VecAudioConverter.from_preset(preset)(waveforms)
     assert inputs["waveform"].shape == (2, 2000)
     np.testing.assert_allclose(inputs["waveform"][1, :1200].mean(), 0, atol=1e-4)
     np.testing.assert_allclose(inputs["waveform"][1, :1200].std(), 1, atol=1e-4)
@@ -89,7 +88,6 @@ def test_speech_runs_resumes_and_leaves_a_preset(tmp_path):
 
 def test_text_runs_resumes_and_leaves_a_preset(tmp_path):
     import d2v_tf
-    from d2v_tf.data.tokenization import Data2VecTextTokenizer
 
     task = tmp_path / "greeting"
     task.mkdir()
@@ -108,7 +106,7 @@ def test_text_runs_resumes_and_leaves_a_preset(tmp_path):
     assert probed[0]["linear"] == 1.0
     preset = str(tmp_path / "run" / "preset")
     backbone = d2v_tf.Data2VecTextBackbone.from_preset(preset)
-    token_ids = np.array(Data2VecTextTokenizer.from_preset(preset)(["the law of the land"]))
+    token_ids = np.array(d2v_tf.Data2VecTextTokenizer.from_preset(preset)(["the law of the land"]))
     assert backbone({"token_ids": token_ids}).shape == (1, token_ids.shape[1], 32)
 
 

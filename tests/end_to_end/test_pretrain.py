@@ -8,10 +8,14 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
+from tests.data.images import encode, picture, write_tree
+
 ROOT = Path(__file__).resolve().parents[2]
+SPEECH_TINY = ROOT / "configs" / "pretrain" / "speech_tiny.yaml"
 TINY = [
     "model.num_layers=2",
     "model.hidden_dim=16",
@@ -101,16 +105,14 @@ def test_probes_stand_beside_untrained_and_raw(finished):
 
 def test_the_preset_gives_the_backbone_and_the_normalisation_back(finished):
     import keras_hub
-    import numpy as np
 
     import d2v_tf
-    from d2v_tf.training.vision import Data2VecImageConverter
 
     workdir, _ = finished
     backbone = keras_hub.models.Backbone.from_preset(str(workdir / "preset"))
     assert isinstance(backbone, d2v_tf.Data2VecVisionBackbone)
     assert (backbone.num_layers, backbone.hidden_dim) == (2, 16)
-    converter = Data2VecImageConverter.from_preset(str(workdir / "preset"))
+    converter = d2v_tf.Data2VecImageConverter.from_preset(str(workdir / "preset"))
     images = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3)).astype("float32")
     # mean 0.5, std 0.25 in the recipe
     np.testing.assert_allclose(converter(images), (images / 255 - 0.5) / 0.25, atol=1e-5)
@@ -182,7 +184,9 @@ def test_another_recipe_in_the_same_workdir_is_refused(finished):
     [
         (["--data=folder:/nowhere"], [], "folder:/nowhere is not a folder"),
         (["--data=foldr:x"], [], "Did you mean folder?"),
+        (["--data=folder:/no: where #1"], [], "folder:/no: where #1 is not a folder"),
         (["--config=/nowhere.yaml"], [], "/nowhere.yaml: cannot be read"),
+        ([f"--config={SPEECH_TINY}"], [], "is a recipe for speech, and --modality=vision"),
         ([], ["optimizer.learning_rte=1"], "Did you mean optimizer.learning_rate?"),
         ([], ["mask.ratio=1.5"], "mask.ratio: 1.5 is not"),
         (["--workdir=/proc/nowhere"], [], "--workdir=/proc/nowhere cannot be written"),
@@ -197,10 +201,76 @@ def test_a_users_mistake_is_one_line(tmp_path, arguments, settings, message):
     assert "Traceback" not in done.stderr
 
 
+def test_too_many_bad_files_with_labels_are_one_line(tmp_path):
+    """The probes read them before the first update does."""
+    paths = write_tree(tmp_path / "photos", 40)
+    for path in paths[:4]:
+        path.write_bytes(b"no image")
+    done = run(f"--data=folder:{tmp_path}/photos", f"--workdir={tmp_path}/run")
+    assert done.returncode == 1
+    assert "of 40 examples of folder:" in done.stderr and "could not be read" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_an_eval_source_has_the_class_numbers_of_training(tmp_path):
+    """Of two classes the test folder has the second one only, which is its own first."""
+    for i, path in enumerate(write_tree(tmp_path / "train", 40)):
+        level = 40 if path.parent.name == "cat" else 200
+        path.write_bytes(encode(np.full((40, 48, 3), level + i % 5, "uint8")))
+    for path in write_tree(tmp_path / "test", 6, classes=("dog",)):
+        path.write_bytes(encode(np.full((40, 48, 3), 200, "uint8")))
+    done = run(
+        f"--data=folder:{tmp_path}/train",
+        f"--workdir={tmp_path}/run",
+        settings=["steps=1", f"data.eval_source=folder:{tmp_path}/test"],
+    )
+    assert done.returncode == 0, done.stderr
+    first = json.loads((tmp_path / "run" / "probes.jsonl").read_text().splitlines()[0])
+    assert (first["of"], first["linear"]) == ("raw pixels", 1.0)
+    (tmp_path / "test" / "emu").mkdir()
+    (tmp_path / "test" / "emu" / "a.png").write_bytes(encode(picture(0)))
+    done = run(
+        f"--data=folder:{tmp_path}/train",
+        f"--workdir={tmp_path}/other",
+        settings=["steps=1", f"data.eval_source=folder:{tmp_path}/test"],
+    )
+    assert done.returncode == 1 and "classes that the training set lacks: emu" in done.stderr
+
+
+def test_the_preset_is_found_with_the_package_alone(finished):
+    """In a process of its own: here other tests have imported more."""
+    workdir, _ = finished
+    code = (
+        "import sys, keras_hub, d2v_tf; folder = sys.argv[1]\n"
+        "print(type(keras_hub.models.Backbone.from_preset(folder)).__name__)\n"
+        "print(type(keras_hub.layers.ImageConverter.from_preset(folder)).__name__)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(workdir / "preset")],
+        cwd=ROOT, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.stdout.split() == ["Data2VecVisionBackbone", "Data2VecImageConverter"], done.stderr
+
+
+def test_xla_resumes_exactly_too(tmp_path):
+    """A process of its own may draw other random numbers than the one that was stopped."""
+    settings = ["steps=6", "checkpoint_every=3", "xla=true", "model.dropout=0.1"]
+    done = run(f"--workdir={tmp_path}/run", settings=settings)
+    assert done.returncode == 0, done.stderr
+    unbroken = losses(tmp_path / "run")
+    for file in (tmp_path / "run" / "checkpoints").glob("step-6*"):
+        file.unlink()
+    again = run(f"--workdir={tmp_path}/run", settings=settings)
+    assert "resuming after step 3" in again.stdout, again.stderr
+    assert losses(tmp_path / "run") == unbroken
+
+
 def test_help_and_a_wrong_flag_answer_at_once():
     tool = [sys.executable, str(ROOT / "tools" / "pretrain.py")]
     help_ = subprocess.run([*tool, "--help"], capture_output=True, text=True, timeout=60)
-    assert "--modality" in help_.stdout and "tfrecord:GLOB" in help_.stdout
+    assert (
+        help_.returncode == 0 and "--modality" in help_.stdout and "tfrecord:GLOB" in help_.stdout
+    )
     wrong = subprocess.run(
         [*tool, "--modality=vision", "--stepz=3"], capture_output=True, text=True, timeout=60
     )

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from d2v_tf.config import load_recipe
 from d2v_tf.training.checkpoints import (
     Checkpointer,
     CheckpointError,
@@ -15,7 +16,10 @@ from d2v_tf.training.checkpoints import (
     all_finite,
     named_variables,
 )
+from d2v_tf.training.pretrain import build_model
 from tests.pretraining.tiny import vision_backbone, vision_batch, vision_model
+
+TINY = Path(__file__).resolve().parents[2] / "configs" / "pretrain" / "vision_tiny.yaml"
 
 
 def new_model(seed, **backbone):
@@ -342,3 +346,14 @@ def test_ctrl_c_between_updates_saves_the_state_of_the_unbroken_run(unbroken, tm
     other = new_model(seed=2)
     assert Checkpoints(str(tmp_path), other).restore() == (3, [])
     assert_same_state(state(other), unbroken[1])
+
+
+def test_a_second_run_in_one_process_resumes_the_first(tmp_path):
+    """Keras numbers what it names by what the process made before."""
+    recipe = load_recipe(TINY, ["model.num_layers=2", "data2vec.num_target_layers=2"])
+    model = build_model(recipe)
+    Checkpoints(str(tmp_path), model).save(3)
+    keras.layers.Dropout(0.5)
+    other = build_model(recipe.model_copy(update={"seed": 1}))
+    assert set(named_variables(other)) == set(named_variables(model))
+    assert Checkpoints(str(tmp_path), other).restore() == (3, [])

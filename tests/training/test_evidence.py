@@ -53,6 +53,7 @@ def test_baselines_come_first_and_each_score_is_measured_once(evidence):
     evidence.measure(backbone, 5)
     calls = backbone.calls
     evidence.measure(backbone, 5)  # as after a run that stopped between probe and end
+    evidence.measure_baselines(backbone)  # as after a run that stopped before its first checkpoint
     assert backbone.calls == calls
     assert scores(evidence) == [
         ("raw pixels", 0, 1.0, 1.0),

@@ -27,8 +27,8 @@ def test_tri_stage_is_linear_then_flat_then_exponential():
     assert float(schedule(0)) == pytest.approx(0.01)
     assert float(schedule(15)) == pytest.approx(0.01 + 0.99 / 2)
     assert float(schedule(30)) == float(schedule(500)) == float(schedule(930)) == 1.0
-    assert float(schedule(965)) == pytest.approx(math.sqrt(0.05), rel=1e-5)
-    assert float(schedule(1000)) == float(schedule(5000)) == pytest.approx(0.05, rel=1e-5)
+    assert float(schedule(965)) == pytest.approx(math.sqrt(0.01), rel=1e-5)
+    assert float(schedule(1000)) == float(schedule(5000)) == pytest.approx(0.01, rel=1e-5)
 
 
 def test_tri_stage_refuses_a_decay_to_nothing():

@@ -25,6 +25,19 @@ def recipe(*overrides):
     return load_recipe(TINY, ["steps=100", *overrides])
 
 
+def start_run(path, run):
+    """A run that got as far as its first checkpoint."""
+    with open_workdir(str(path), run):
+        (path / "checkpoints").mkdir(exist_ok=True)
+        (path / "checkpoints" / "step-1.index").write_text("")
+
+
+def get(recipe, key):
+    for name in key.split("."):
+        recipe = getattr(recipe, name)
+    return recipe
+
+
 def refusal(path, run):
     with pytest.raises(WorkdirError) as caught, open_workdir(str(path), run):
         raise AssertionError("the folder was taken")
@@ -71,8 +84,7 @@ def test_an_error_inside_lets_go_of_the_folder(tmp_path):
 
 
 def test_a_refusal_lets_go_of_the_folder(tmp_path):
-    with open_workdir(str(tmp_path), recipe()):
-        pass
+    start_run(tmp_path, recipe())
     refusal(tmp_path, recipe("seed=1"))
     with open_workdir(str(tmp_path), recipe()):
         pass
@@ -82,7 +94,9 @@ def test_folders_are_made_and_the_recipe_is_written(tmp_path):
     run = recipe("optimizer.learning_rate=2e-3", "schedule.warmup_steps=10%", "mask.ratio=0.5")
     with open_workdir(str(tmp_path / "runs" / "a"), run):
         files = {p.name for p in (tmp_path / "runs" / "a").iterdir()}
-        assert load_recipe(tmp_path / "runs" / "a" / "config.yaml") == run
+        written = load_recipe(tmp_path / "runs" / "a" / "config.yaml")
+    assert written.precision in ("float32", "bfloat16") and written.xla in (True, False)
+    assert written.model_copy(update={"precision": "auto", "xla": "auto"}) == run
     assert files == {".lock", "config.yaml"}
 
 
@@ -103,8 +117,7 @@ def test_a_folder_that_nobody_may_write():
 
 
 def test_a_changed_recipe_is_told_key_by_key(tmp_path):
-    with open_workdir(str(tmp_path), recipe()):
-        pass
+    start_run(tmp_path, recipe())
     before = (tmp_path / "config.yaml").read_text()
     assert refusal(tmp_path, recipe("optimizer.learning_rate=0.5", "model.dropout=0.25")) == (
         f"{tmp_path}/config.yaml is of a run with another recipe: model.dropout was 0.0 and is "
@@ -115,8 +128,7 @@ def test_a_changed_recipe_is_told_key_by_key(tmp_path):
 
 
 def test_a_list_and_an_empty_value_count_as_changes(tmp_path):
-    with open_workdir(str(tmp_path), recipe("data2vec.ema=[0.9, 0.99, 5]")):
-        pass
+    start_run(tmp_path, recipe("data2vec.ema=[0.9, 0.99, 5]"))
     told = refusal(tmp_path, recipe("data2vec.ema=[0.9, 0.99, 6]", "data2vec.target_norm=null"))
     assert "data2vec.ema was [0.9, 0.99, 5] and is [0.9, 0.99, 6]" in told
     assert "data2vec.target_norm was 'layer' and is None" in told
@@ -129,27 +141,45 @@ def test_a_list_and_an_empty_value_count_as_changes(tmp_path):
         "checkpoint_every=7",
         "keep_checkpoints=9",
         "probe_every=11",
-        "xla=false",
+        "guard.min_target_var=0.05",
+        "data.tfds_dir=elsewhere",
         "data.eval_source=builtin:train",
         "data.max_bad=0.5",
     ],
 )
 def test_what_no_update_depends_on_may_change(tmp_path, override):
-    with open_workdir(str(tmp_path), recipe()):
-        pass
+    start_run(tmp_path, recipe())
     changed = recipe(override)
     assert changed != recipe()
-    with open_workdir(str(tmp_path), changed):
+    with open_workdir(str(tmp_path), changed) as resolved:
         pass
-    assert load_recipe(tmp_path / "config.yaml") == changed
+    assert load_recipe(tmp_path / "config.yaml") == resolved
+    assert get(resolved, override.split("=")[0]) == get(changed, override.split("=")[0])
 
 
 @pytest.mark.parametrize(
     "override",
-    ["steps=200", "seed=1", "batch_size=64", "accumulate=2", "precision=float32", "guard={}"],
+    ["steps=200", "seed=1", "batch_size=64", "accumulate=2", "precision=float32", "xla=false"],
 )
 def test_what_an_update_depends_on_may_not(tmp_path, override):
-    with open_workdir(str(tmp_path), recipe("guard.after_steps=1")):
-        pass
-    told = refusal(tmp_path, recipe("guard.after_steps=1", override))
+    start_run(tmp_path, recipe("precision=bfloat16", "xla=true"))
+    told = refusal(tmp_path, recipe(override))
     assert override.split("=")[0] in told
+
+
+def test_a_folder_without_a_checkpoint_takes_another_recipe(tmp_path):
+    """As after a first command with a mistake in it."""
+    with open_workdir(str(tmp_path), recipe("data.source=folder:/nowhere")):
+        pass
+    with open_workdir(str(tmp_path), recipe("seed=1")):
+        pass
+    assert load_recipe(tmp_path / "config.yaml").seed == 1
+
+
+def test_a_run_goes_on_with_the_numbers_that_it_was_started_with(tmp_path, monkeypatch):
+    """Also on a machine where `auto` means others."""
+    start_run(tmp_path, recipe("precision=bfloat16", "xla=true"))
+    monkeypatch.setattr("d2v_tf.training.workdir.resolve_precision", lambda p: p)
+    monkeypatch.setattr("d2v_tf.training.workdir.resolve_xla", lambda x, *_: x)
+    with open_workdir(str(tmp_path), recipe()) as resolved:
+        assert (resolved.precision, resolved.xla) == ("bfloat16", True)

@@ -1,0 +1,106 @@
+"""What the data of a run has in common, whatever it is."""
+
+import numpy as np
+import tensorflow as tf
+
+from d2v_tf.data.reading import BadExamples, DataError, first_line
+
+
+class RunData:
+    """What a run reads: its source, and what in it could not be read.
+
+    A modality's class adds `batches_per_epoch`, `describe_batch()`, `batches(step)`,
+    `probe_tasks()` and `save_preprocessing(folder)`.
+
+    Args:
+        recipe: a recipe; its `data` group is read.
+        warn: callable(str), for an example that is skipped.
+        source: has `name` and `num_examples`.
+    """
+
+    def __init__(self, recipe, warn, source):
+        self.recipe, self.warn, self.source = recipe, warn, source
+        self._counters = []
+        self.bad_examples = self.count_bad(source)
+
+    @property
+    def name(self):
+        """str. What is read, for the summary."""
+        return self.source.name
+
+    @property
+    def num_examples(self):
+        """int. Examples in the source."""
+        return self.source.num_examples
+
+    def counts(self):
+        """Numbers to log with every logged update."""
+        return {"bad_examples": self.bad_examples.count}
+
+    def count_bad(self, source):
+        """A `BadExamples` for a source, whose error `explain` knows."""
+        counter = BadExamples(
+            source.name, source.num_examples, max_bad=self.recipe.data.max_bad, warn=self.warn
+        )
+        self._counters.append(counter)
+        return counter
+
+    def explain(self, error):
+        """The `DataError` behind a TensorFlow error from an input pipeline, or that error."""
+        for counter in self._counters:
+            if counter.error is not None:
+                return counter.error
+        if isinstance(error, tf.errors.DataLossError):
+            return DataError(f"data: {self.name} is corrupt: {first_line(error)}.")
+        return error
+
+
+def hold_out(num_examples):
+    """Which examples are for training where a source has no part for testing: bool `[N]`.
+
+    Every fifth is for testing.
+    """
+    for_training = np.ones(num_examples, bool)
+    for_training[4::5] = False
+    return for_training
+
+
+def evenly(keep, limit):
+    """At most `limit` of the examples, evenly spread.
+
+    Args:
+        keep: bool array `[N]`, the examples wanted.
+        limit: int.
+    """
+    if keep.sum() <= limit:
+        return keep
+    chosen = np.flatnonzero(keep)[np.linspace(0, keep.sum() - 1, limit).astype(int)]
+    return np.isin(np.arange(len(keep)), chosen)
+
+
+def match_classes(dataset, train_names, test_names, test_source):
+    """Gives the examples of another source the class numbers of the training set.
+
+    Args:
+        dataset: of (inputs, labels int64 `[B]`), as the other source numbers them.
+        train_names, test_names: sequences of str, or `None` where a source knows only numbers,
+            which then are taken as they are.
+        test_source: str, for messages.
+
+    Returns:
+        The dataset with labels changed.
+
+    Raises:
+        DataError: where the other source has a class that the training set lacks.
+    """
+    if train_names is None or test_names is None or train_names == test_names:
+        return dataset
+    unknown = sorted(set(test_names) - set(train_names))
+    if unknown:
+        raise DataError(
+            f"data.eval_source: {test_source} has classes that the training set lacks: "
+            f"{', '.join(unknown[:5])}. Leave it out, and every fifth example is for testing."
+        )
+    number = {name: i for i, name in enumerate(train_names)}
+    numbers = tf.constant([number[name] for name in test_names], tf.int64)
+    return dataset.map(lambda inputs, labels: (inputs, tf.gather(numbers, labels)))
