@@ -14,7 +14,12 @@ FLAGS = "processor\t: 0\nflags\t\t: fpu sse4_2 avx2 avx512f {}\nbugs\t\t: \n"
 def machine(monkeypatch):
     """Makes TensorFlow see the accelerators, and Linux the processor flags, that it is told."""
 
-    def make(devices=(), flags=""):
+    def make(devices=(), flags="", capability=(8, 0)):
+        monkeypatch.setattr(
+            precision.tf.config.experimental,
+            "get_device_details",
+            lambda gpu: {"compute_capability": capability} if capability else {},
+        )
         monkeypatch.setattr(
             precision.tf.config,
             "list_physical_devices",
@@ -45,6 +50,12 @@ def test_auto_is_what_the_machine_is_fastest_with(
     numbers = precision.resolve_precision("auto")
     assert numbers == expected_precision
     assert precision.resolve_xla("auto", numbers, model()) is expected_xla
+
+
+@pytest.mark.parametrize("capability", [(7, 5), None])
+def test_an_old_gpu_has_no_bfloat16(machine, capability):
+    machine(("GPU",), "avx512_bf16", capability)
+    assert precision.resolve_precision("auto") == "float32"
 
 
 def model(**rates):
