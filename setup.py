@@ -33,7 +33,8 @@ setup(
         "tokenizers>=0.20",  # trains and applies byte-level BPE
     ],
     extras_require={
-        # Its native decoders need TensorFlow 2.16; see README.md.
+        # For input pipelines of your own. Here soundfile decodes; tensorflow-io's native decoders
+        # need TensorFlow 2.16.
         "audio-io": ["tensorflow-io>=0.37"],
         # torch and transformers are what our numbers are compared with; the package needs neither.
         "test": ["pillow", "pytest", "ruff", "torch==2.13.0", "transformers>=5"],

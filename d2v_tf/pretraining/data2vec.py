@@ -44,8 +44,8 @@ class Data2Vec(keras.Model):
             example, fixed so that shapes are static; positions past it would be left out of the
             loss. Defaults to T.
         accumulate: int. Micro-batches that an update's batch is computed in, one after the other.
-            The result does not depend on it: the loss is divided by the masked positions of the
-            whole batch.
+            The loss is divided by the masked positions of the whole batch, so the result depends on
+            it only where dropout or stochastic depth draws for each part anew.
 
     Raises:
         ValueError: for arguments outside these.
