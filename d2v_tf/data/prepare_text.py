@@ -24,7 +24,8 @@ from d2v_tf.data.shards import (
     serialize_row,
     write_json,
 )
-from d2v_tf.data.tokenization import load_tokenizer, train_tokenizer
+from d2v_tf.data.tokenization import SMALLEST_VOCABULARY, load_tokenizer, train_tokenizer
+from d2v_tf.data.writing import writing
 
 # A shard is of so much text: many, so that workers are busy and epochs are mixed, and not too many.
 SHARDS = 64
@@ -72,6 +73,13 @@ def prepare_text(
         )
     if row_length < 8:
         raise DataError(f"prepare: --row_length={row_length} is too short; at least 8 are needed.")
+    if tokenizer is not None and not resume:
+        load_tokenizer(tokenizer)  # what is wrong with it is told before anything is written
+    if tokenizer is None and vocabulary_size < SMALLEST_VOCABULARY:
+        raise DataError(
+            f"prepare: --vocab_size={vocabulary_size} is too small; at least {SMALLEST_VOCABULARY} "
+            "are needed, for 256 bytes and the special tokens."
+        )
     groups = _plan_groups(source)
     plan = {
         "source": source,
@@ -88,17 +96,19 @@ def prepare_text(
                 trained = train_tokenizer(_training_texts(groups), vocabulary_size)
         else:
             trained = load_tokenizer(tokenizer)
-        _write_tokenizer(trained, folder)
+        with writing(out):
+            _write_tokenizer(trained, folder)
 
     workers = workers or os.cpu_count()
     total = _tokenize_groups(groups, out, row_length, workers, console)
     if not total.rows:
         raise DataError(f"data: {source} has no text: its files are empty or blank.")
     size = load_tokenizer(folder).vocabulary_size
-    write_json(
-        os.path.join(out, SUMMARY),
-        {"row_length": row_length, "vocabulary_size": size, **dataclasses.asdict(total)},
-    )
+    with writing(out):
+        write_json(
+            os.path.join(out, SUMMARY),
+            {"row_length": row_length, "vocabulary_size": size, **dataclasses.asdict(total)},
+        )
     _report(console, out, total, row_length, size, vocabulary_size)
     return total
 
@@ -126,12 +136,6 @@ def read_source(source):
     for group in _plan_groups(source):
         for segment in group:
             yield from _read(segment)
-
-
-def source_bytes(source):
-    """int. The size of a source's files, 0 for `builtin`."""
-    groups = _plan_groups(source)
-    return sum(os.path.getsize(path) for path, *_ in _fingerprints(groups) if path != "builtin")
 
 
 def _plan_groups(source):
@@ -177,17 +181,13 @@ def _training_texts(groups):
 def _start(out, plan, resume):
     """Makes the folder, or checks that it is of an interrupted run of the same plan."""
     path = os.path.join(out, PLAN)
-    try:
+    with writing(out):
         os.makedirs(out, exist_ok=True)
         if not os.path.exists(path):
             if os.listdir(out):
                 raise DataError(f"prepare: --out={out} is not empty. Choose another folder.")
             write_json(path, plan)
             return
-    except OSError as error:
-        raise DataError(
-            f"prepare: --out={out} cannot be written ({error.strerror}). Choose another folder."
-        ) from None
     if not resume:
         raise DataError(
             f"prepare: --out={out} holds an earlier run. Add --resume to finish it, or choose "
@@ -284,7 +284,7 @@ def _write_shard(number, group, out, row_length):
     if _stop is not None and _stop.is_set():
         return counts
     path = os.path.join(out, f"shard-{number:05d}.tfrecord")
-    with tf.io.TFRecordWriter(f"{path}.tmp") as writer:
+    with writing(out), tf.io.TFRecordWriter(f"{path}.tmp") as writer:
 
         def write_rows():
             for row in packer.rows:
@@ -309,11 +309,12 @@ def _write_shard(number, group, out, row_length):
                 write_rows()
         packer.finish()
         write_rows()
-    if counts.rows:
-        os.replace(f"{path}.tmp", path)
-    else:
-        os.remove(f"{path}.tmp")
-    write_json(os.path.join(out, f"shard-{number:05d}.json"), dataclasses.asdict(counts))
+    with writing(out):
+        if counts.rows:
+            os.replace(f"{path}.tmp", path)
+        else:
+            os.remove(f"{path}.tmp")
+        write_json(os.path.join(out, f"shard-{number:05d}.json"), dataclasses.asdict(counts))
     return counts
 
 

@@ -194,6 +194,33 @@ def test_blank_text_and_missing_text_are_errors(tmp_path, tokenizer, console):
     assert not (tmp_path / "b").exists() and not (tmp_path / "d").exists()
 
 
+@pytest.mark.parametrize("kwargs", [{"vocabulary_size": 260}, {"tokenizer": "/nowhere"}])
+def test_a_mistake_leaves_no_folder_that_stands_in_the_way(tmp_path, tokenizer, console, kwargs):
+    with pytest.raises(DataError, match="--vocab_size=260 is too small|/nowhere has no tokenizer"):
+        prepare("builtin", tmp_path / "out", console, **kwargs)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("full", ["shard-00000.tfrecord.tmp", "shard-00000.json.tmp"])
+def test_a_full_disk_is_a_line_and_is_resumed(
+    tmp_path, tokenizer, console, small_shards, workers, full
+):
+    write_corpus(tmp_path / "text", 3)
+    source, out = f"text:{tmp_path}/text/*", tmp_path / "out"
+    prepare(source, out, console, tokenizer=tokenizer)
+    whole = contents(out)
+    for number in (0, 1):
+        (out / f"shard-{number:05}.json").unlink()
+    (out / full).symlink_to("/dev/full")  # written as on a disk without room
+    again = {"tokenizer": tokenizer, "resume": True, "workers": workers}
+    with pytest.raises(DataError, match="out cannot be written .*No space left on device"):
+        prepare(source, out, console, **again)
+    (out / full).unlink()
+    prepare(source, out, console, **again)
+    assert contents(out) == whole
+
+
 def test_invalid_bytes_are_counted_and_told(tmp_path, tokenizer):
     (tmp_path / "a.txt").write_bytes(b"caf\xe9 au lait \xff\n\nok")
     (tmp_path / "b.txt").write_bytes(b"fine")
