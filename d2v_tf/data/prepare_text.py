@@ -12,7 +12,14 @@ from concurrent.futures.process import BrokenProcessPool
 import tensorflow as tf
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from d2v_tf.data.documents import Piece, Segment, find_files, read_pieces, split_files
+from d2v_tf.data.documents import (
+    Piece,
+    Segment,
+    find_files,
+    join_lines,
+    read_pieces,
+    split_files,
+)
 from d2v_tf.data.packing import Packer
 from d2v_tf.data.reading import DataError
 from d2v_tf.data.shards import (
@@ -24,6 +31,8 @@ from d2v_tf.data.shards import (
     serialize_row,
     write_json,
 )
+from d2v_tf.data.sources import open_source
+from d2v_tf.data.text_records import RecordSegment, plan_tfds, read_records
 from d2v_tf.data.tokenization import SMALLEST_VOCABULARY, load_tokenizer, train_tokenizer
 from d2v_tf.data.writing import writing
 
@@ -44,6 +53,7 @@ def prepare_text(
     row_length=512,
     workers=None,
     resume=False,
+    tfds_dir=None,
 ):
     """Tokenises text into `out`: shards, `corpus.json`, and the tokenizer's folder.
 
@@ -51,7 +61,8 @@ def prepare_text(
     interruptions. A shard counts once its numbers stand beside it, which happens last.
 
     Args:
-        source: str. `builtin`, or `text:` and a path or a glob, plain or `.gz`.
+        source: str. `builtin`; `text:` and a path or a glob, plain or `.gz`; or
+            `tfds:NAME[/CONFIG][:SPLIT]`, a dataset of tensorflow-datasets, a document an example.
         out: str. A folder, made if missing.
         console: `rich` console.
         vocabulary_size: optional int. Trains a tokenizer of this size on the text.
@@ -59,6 +70,7 @@ def prepare_text(
         row_length: int. Tokens in a row, special ones included.
         workers: optional int. Processes; all cores by default.
         resume: bool. Goes on where an interrupted run of the same arguments stopped.
+        tfds_dir: optional str. Where TFDS keeps its datasets; its own default otherwise.
 
     Returns:
         `Counts` of the whole.
@@ -80,7 +92,7 @@ def prepare_text(
             f"prepare: --vocab_size={vocabulary_size} is too small; at least {SMALLEST_VOCABULARY} "
             "are needed, for 256 bytes and the special tokens."
         )
-    groups = _plan_groups(source)
+    groups = open_source(source, PREPARE_SOURCES, tfds_dir=tfds_dir)
     plan = {
         "source": source,
         "row_length": row_length,
@@ -124,6 +136,7 @@ def prepare(flags, console):
         row_length=flags.row_length,
         workers=flags.workers,
         resume=flags.resume,
+        tfds_dir=flags.tfds_dir,
     )
 
 
@@ -133,24 +146,28 @@ def read_source(source):
     Args:
         source: str, as of `prepare_text`.
     """
-    for group in _plan_groups(source):
+    for group in open_source(source, PREPARE_SOURCES):
         for segment in group:
             yield from _read(segment)
 
 
-def _plan_groups(source):
-    scheme, _, pattern = source.partition(":")
-    if scheme == "builtin":
-        return [[BUILTIN]]
-    if scheme != "text":
-        raise DataError(
-            f"data: {source!r} is not text; it must be builtin, or start with text: as in "
-            "text:books/*.txt."
-        )
+def plan_builtin(split, **_):
+    """Python's manual, as one group."""
+    if split:
+        raise DataError(f"data: builtin has no splits. Received: {split!r}")
+    return [[BUILTIN]]
+
+
+def plan_text(pattern, **_):
+    """Groups of the files that a path or a glob names, a shard each."""
     files = find_files(pattern)
     least, most = SHARD_BYTES
     total = sum(map(os.path.getsize, files))
     return split_files(files, min(max(total // SHARDS, least), most))
+
+
+# Functions of what stands behind the colon to groups of segments; each becomes a shard.
+PREPARE_SOURCES = {"builtin": plan_builtin, "text": plan_text, "tfds": plan_tfds}
 
 
 def _fingerprints(groups):
@@ -164,7 +181,9 @@ def _read(segment):
     """Pieces of a segment; those of Python's manual, a topic a document, for `builtin`."""
     if segment == BUILTIN:
         for _, text in sorted(pydoc_data.topics.topics.items()):
-            yield Piece(" ".join(line.strip() for line in text.split("\n") if line.strip()), True)
+            yield Piece(join_lines(text), True)
+    elif isinstance(segment, RecordSegment):
+        yield from read_records(segment)
     else:
         yield from read_pieces(segment)
 

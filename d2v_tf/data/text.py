@@ -85,11 +85,9 @@ def open_corpus(spec, row_length=512, vocabulary_size=None, tokenizer=None):
     )
 
 
-def open_builtin(split, row_length, vocabulary_size, tokenizer):
+def open_builtin(split, **options):
     """Python's manual, a topic a document."""
-    if split:
-        raise DataError(f"data: builtin has no splits. Received: {split!r}")
-    return _tokenize("builtin", row_length, vocabulary_size, tokenizer)
+    return _tokenize(f"builtin:{split}" if split else "builtin", **options)
 
 
 def open_folder(path, **_):
@@ -97,9 +95,9 @@ def open_folder(path, **_):
     return _open_prepared(f"folder:{path}", path)
 
 
-def open_text(pattern, row_length, vocabulary_size, tokenizer):
+def open_text(pattern, **options):
     """The text files, plain or `.gz`, that a glob names; not much text."""
-    return _tokenize(f"text:{pattern}", row_length, vocabulary_size, tokenizer)
+    return _tokenize(f"text:{pattern}", **options)
 
 
 def open_tfrecord(pattern, **_):
