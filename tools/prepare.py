@@ -16,7 +16,7 @@ flags.DEFINE_string(
     "data",
     None,
     "What to read. Speech: folder:PATH, manifest:FILE.tsv or builtin. Text: text:GLOB of plain or "
-    ".gz files, or builtin.",
+    ".gz files, tfds:NAME[/CONFIG][:SPLIT], or builtin.",
     required=True,
 )
 flags.DEFINE_string("out", None, "Folder for what is written.", required=True)
@@ -31,6 +31,7 @@ flags.DEFINE_float(
 )
 flags.DEFINE_integer("vocab_size", None, "Text: train a tokenizer of this size on the corpus.")
 flags.DEFINE_string("tokenizer", None, "Text: use the tokenizer of this folder instead.")
+flags.DEFINE_string("tfds_dir", None, "Text: where TFDS keeps its datasets. Default: its own.")
 flags.DEFINE_integer("row_length", 512, "Text: tokens in a row.")
 flags.DEFINE_integer("workers", None, "Text: processes. Default: all cores.", lower_bound=1)
 flags.DEFINE_bool("resume", False, "Text: go on where an interrupted run into --out stopped.")

@@ -5,7 +5,6 @@ from keras import ops
 
 from d2v_tf.backbones.relative_position import RelativePositionBias
 
-NORM_PLACEMENTS = ("first", "last")
 RELATIVE_POSITION_BIASES = (None, "per_block", "shared")
 FEATURE_KINDS = ("ffn", "block")
 

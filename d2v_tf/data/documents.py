@@ -44,6 +44,11 @@ class Piece:
     invalid: int = 0
 
 
+def join_lines(text):
+    """The lines of a text, stripped and joined by spaces; blank ones are left out."""
+    return " ".join(line.strip() for line in text.split("\n") if line.strip())
+
+
 def find_files(pattern):
     """The files that a path or a glob (`**` for folders in folders) names, sorted.
 

@@ -16,13 +16,13 @@ def shuffled(index, epoch, seed, num_examples):
     """The example at a place of an epoch: every epoch has each once, in an order of its own.
 
     Args:
-        index: int64 scalar. The place, in [0, num_examples).
+        index: int64 scalar or `[B]`. The place, in [0, num_examples).
         epoch: int64 scalar.
         seed: int.
         num_examples: int.
 
     Returns:
-        int64 scalar in [0, num_examples).
+        int64 in [0, num_examples), of the index' shape.
     """
     # Neighboring keys give neighboring orders, so the key is drawn.
     key = tf.random.stateless_uniform(

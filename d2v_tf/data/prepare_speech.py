@@ -15,6 +15,7 @@ from d2v_tf.data.reading import BadExamples, DataError
 from d2v_tf.data.speech import report_unusable
 from d2v_tf.data.speech_records import serialize_utterance
 from d2v_tf.data.speech_sources import SpeechFiles, open_speech_source
+from d2v_tf.data.writing import writing
 
 # An hour of 16-bit samples is 115 MB, the size of shard that tf.data's guide advises.
 SHARD_SECONDS = 3600
@@ -54,8 +55,8 @@ def prepare_speech(
         str. The path of the manifest.
 
     Raises:
-        DataError: where there is nothing to prepare, too much is unreadable, or the manifest exists
-            already.
+        DataError: where there is nothing to prepare, too much is unreadable, the manifest exists
+            already, or `out` cannot be written.
     """
     console = console or Console()
     manifest = os.path.join(out, f"{name}.tsv")
@@ -77,10 +78,11 @@ def prepare_speech(
     usable = source.lengths > 0
     if not usable.any():
         raise DataError(f"data: {source.name} has no audio that can be read.")
-    os.makedirs(out, exist_ok=True)
-    if tfrecord:
-        usable = _write_shards(source, usable, os.path.join(out, name), bad_examples, console)
-    _write_manifest(source, np.flatnonzero(usable), manifest)
+    with writing(out):
+        os.makedirs(out, exist_ok=True)
+        if tfrecord:
+            usable = _write_shards(source, usable, os.path.join(out, name), bad_examples, console)
+        _write_manifest(source, np.flatnonzero(usable), manifest)
     hours = source.lengths[usable].sum() / SAMPLE_RATE / 3600
     console.print(
         f"{usable.sum():,} utterances, {hours:,.2f} hours; {bad_examples.count} files left out"

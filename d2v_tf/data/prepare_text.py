@@ -12,7 +12,14 @@ from concurrent.futures.process import BrokenProcessPool
 import tensorflow as tf
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from d2v_tf.data.documents import Piece, Segment, find_files, read_pieces, split_files
+from d2v_tf.data.documents import (
+    Piece,
+    Segment,
+    find_files,
+    join_lines,
+    read_pieces,
+    split_files,
+)
 from d2v_tf.data.packing import Packer
 from d2v_tf.data.reading import DataError
 from d2v_tf.data.shards import (
@@ -24,7 +31,10 @@ from d2v_tf.data.shards import (
     serialize_row,
     write_json,
 )
-from d2v_tf.data.tokenization import load_tokenizer, train_tokenizer
+from d2v_tf.data.sources import open_source
+from d2v_tf.data.text_records import RecordSegment, plan_tfds, read_records
+from d2v_tf.data.tokenization import SMALLEST_VOCABULARY, load_tokenizer, train_tokenizer
+from d2v_tf.data.writing import writing
 
 # A shard is of so much text: many, so that workers are busy and epochs are mixed, and not too many.
 SHARDS = 64
@@ -43,6 +53,7 @@ def prepare_text(
     row_length=512,
     workers=None,
     resume=False,
+    tfds_dir=None,
 ):
     """Tokenises text into `out`: shards, `corpus.json`, and the tokenizer's folder.
 
@@ -50,7 +61,8 @@ def prepare_text(
     interruptions. A shard counts once its numbers stand beside it, which happens last.
 
     Args:
-        source: str. `builtin`, or `text:` and a path or a glob, plain or `.gz`.
+        source: str. `builtin`; `text:` and a path or a glob, plain or `.gz`; or
+            `tfds:NAME[/CONFIG][:SPLIT]`, a dataset of tensorflow-datasets, a document an example.
         out: str. A folder, made if missing.
         console: `rich` console.
         vocabulary_size: optional int. Trains a tokenizer of this size on the text.
@@ -58,6 +70,7 @@ def prepare_text(
         row_length: int. Tokens in a row, special ones included.
         workers: optional int. Processes; all cores by default.
         resume: bool. Goes on where an interrupted run of the same arguments stopped.
+        tfds_dir: optional str. Where TFDS keeps its datasets; its own default otherwise.
 
     Returns:
         `Counts` of the whole.
@@ -72,7 +85,14 @@ def prepare_text(
         )
     if row_length < 8:
         raise DataError(f"prepare: --row_length={row_length} is too short; at least 8 are needed.")
-    groups = _plan_groups(source)
+    if tokenizer is not None and not resume:
+        load_tokenizer(tokenizer)  # what is wrong with it is told before anything is written
+    if tokenizer is None and vocabulary_size < SMALLEST_VOCABULARY:
+        raise DataError(
+            f"prepare: --vocab_size={vocabulary_size} is too small; at least {SMALLEST_VOCABULARY} "
+            "are needed, for 256 bytes and the special tokens."
+        )
+    groups = open_source(source, PREPARE_SOURCES, tfds_dir=tfds_dir)
     plan = {
         "source": source,
         "row_length": row_length,
@@ -88,17 +108,19 @@ def prepare_text(
                 trained = train_tokenizer(_training_texts(groups), vocabulary_size)
         else:
             trained = load_tokenizer(tokenizer)
-        _write_tokenizer(trained, folder)
+        with writing(out):
+            _write_tokenizer(trained, folder)
 
     workers = workers or os.cpu_count()
     total = _tokenize_groups(groups, out, row_length, workers, console)
     if not total.rows:
         raise DataError(f"data: {source} has no text: its files are empty or blank.")
     size = load_tokenizer(folder).vocabulary_size
-    write_json(
-        os.path.join(out, SUMMARY),
-        {"row_length": row_length, "vocabulary_size": size, **dataclasses.asdict(total)},
-    )
+    with writing(out):
+        write_json(
+            os.path.join(out, SUMMARY),
+            {"row_length": row_length, "vocabulary_size": size, **dataclasses.asdict(total)},
+        )
     _report(console, out, total, row_length, size, vocabulary_size)
     return total
 
@@ -114,6 +136,7 @@ def prepare(flags, console):
         row_length=flags.row_length,
         workers=flags.workers,
         resume=flags.resume,
+        tfds_dir=flags.tfds_dir,
     )
 
 
@@ -123,30 +146,28 @@ def read_source(source):
     Args:
         source: str, as of `prepare_text`.
     """
-    for group in _plan_groups(source):
+    for group in open_source(source, PREPARE_SOURCES):
         for segment in group:
             yield from _read(segment)
 
 
-def source_bytes(source):
-    """int. The size of a source's files, 0 for `builtin`."""
-    groups = _plan_groups(source)
-    return sum(os.path.getsize(path) for path, *_ in _fingerprints(groups) if path != "builtin")
+def plan_builtin(split, **_):
+    """Python's manual, as one group."""
+    if split:
+        raise DataError(f"data: builtin has no splits. Received: {split!r}")
+    return [[BUILTIN]]
 
 
-def _plan_groups(source):
-    scheme, _, pattern = source.partition(":")
-    if scheme == "builtin":
-        return [[BUILTIN]]
-    if scheme != "text":
-        raise DataError(
-            f"data: {source!r} is not text; it must be builtin, or start with text: as in "
-            "text:books/*.txt."
-        )
+def plan_text(pattern, **_):
+    """Groups of the files that a path or a glob names, a shard each."""
     files = find_files(pattern)
     least, most = SHARD_BYTES
     total = sum(map(os.path.getsize, files))
     return split_files(files, min(max(total // SHARDS, least), most))
+
+
+# Functions of what stands behind the colon to groups of segments; each becomes a shard.
+PREPARE_SOURCES = {"builtin": plan_builtin, "text": plan_text, "tfds": plan_tfds}
 
 
 def _fingerprints(groups):
@@ -160,7 +181,9 @@ def _read(segment):
     """Pieces of a segment; those of Python's manual, a topic a document, for `builtin`."""
     if segment == BUILTIN:
         for _, text in sorted(pydoc_data.topics.topics.items()):
-            yield Piece(" ".join(line.strip() for line in text.split("\n") if line.strip()), True)
+            yield Piece(join_lines(text), True)
+    elif isinstance(segment, RecordSegment):
+        yield from read_records(segment)
     else:
         yield from read_pieces(segment)
 
@@ -177,17 +200,13 @@ def _training_texts(groups):
 def _start(out, plan, resume):
     """Makes the folder, or checks that it is of an interrupted run of the same plan."""
     path = os.path.join(out, PLAN)
-    try:
+    with writing(out):
         os.makedirs(out, exist_ok=True)
         if not os.path.exists(path):
             if os.listdir(out):
                 raise DataError(f"prepare: --out={out} is not empty. Choose another folder.")
             write_json(path, plan)
             return
-    except OSError as error:
-        raise DataError(
-            f"prepare: --out={out} cannot be written ({error.strerror}). Choose another folder."
-        ) from None
     if not resume:
         raise DataError(
             f"prepare: --out={out} holds an earlier run. Add --resume to finish it, or choose "
@@ -284,7 +303,7 @@ def _write_shard(number, group, out, row_length):
     if _stop is not None and _stop.is_set():
         return counts
     path = os.path.join(out, f"shard-{number:05d}.tfrecord")
-    with tf.io.TFRecordWriter(f"{path}.tmp") as writer:
+    with writing(out), tf.io.TFRecordWriter(f"{path}.tmp") as writer:
 
         def write_rows():
             for row in packer.rows:
@@ -309,11 +328,12 @@ def _write_shard(number, group, out, row_length):
                 write_rows()
         packer.finish()
         write_rows()
-    if counts.rows:
-        os.replace(f"{path}.tmp", path)
-    else:
-        os.remove(f"{path}.tmp")
-    write_json(os.path.join(out, f"shard-{number:05d}.json"), dataclasses.asdict(counts))
+    with writing(out):
+        if counts.rows:
+            os.replace(f"{path}.tmp", path)
+        else:
+            os.remove(f"{path}.tmp")
+        write_json(os.path.join(out, f"shard-{number:05d}.json"), dataclasses.asdict(counts))
     return counts
 
 

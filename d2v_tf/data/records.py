@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
+from d2v_tf.data.indexed import shuffled
 from d2v_tf.data.reading import DataError
 
 # Records that are shuffled together, and files that are read in turn.
@@ -82,8 +83,7 @@ class RecordSource:
         files, skips, takes = (tf.constant(column) for column in zip(*self.parts, strict=True))
         order = tf.range(len(self.parts), dtype=tf.int64)
         if shuffle and len(self.parts) > 1:
-            key = tf.stack([tf.constant(seed, tf.int32), tf.cast(epoch, tf.int32)])
-            order = tf.random.experimental.index_shuffle(order, key, len(self.parts) - 1)
+            order = shuffled(order, epoch, seed, len(self.parts))
 
         def part_records(part):
             records = tf.data.TFRecordDataset(files[part])
@@ -110,6 +110,31 @@ class RecordSource:
 
 def _as_record(position, candidates):
     return {"position": position, "candidates": candidates}
+
+
+def record_files(pattern):
+    """The files that a glob names, sorted.
+
+    Raises:
+        DataError: where there is none.
+    """
+    files = sorted(tf.io.gfile.glob(pattern))
+    if not files:
+        raise DataError(f"data: tfrecord:{pattern} names no file. Check the pattern; quote it.")
+    return files
+
+
+def tfrecord_parts(pattern):
+    """The parts of a `RecordSource`: all records of the files that a glob names.
+
+    Raises:
+        DataError: where there is no file or no record, or a file is corrupt.
+    """
+    files = record_files(pattern)
+    parts = [(file, 0, count_records(file)) for file in files]
+    if not sum(take for _, _, take in parts):
+        raise DataError(f"data: tfrecord:{pattern} has no records in its {len(files)} files.")
+    return parts
 
 
 def count_records(path):

@@ -11,9 +11,10 @@ from d2v_tf.backbones.preprocessing import EPSILON, normalize_waveform
 from d2v_tf.data.audio_files import SAMPLE_RATE, AudioError
 from d2v_tf.data.length_buckets import BucketPlan, choose_bucket_lengths
 from d2v_tf.data.reading import DataError, read_examples
+from d2v_tf.data.seeds import stream_seed
 from d2v_tf.data.speech_sources import SpeechFiles
 
-# Each kind of draw has a stream of its own: its seed is (recipe's seed, position) plus this.
+# The streams of `stream_seed`, one for each kind of draw.
 CROP, MASK = (stream << 40 for stream in range(1, 3))
 # Positions of a batch of files: its number times this, and its rows. No batch has more rows.
 MAX_ROWS = 1 << 16
@@ -23,6 +24,8 @@ MAX_SHORT = 0.5
 PARALLEL_BATCHES = 2
 # Shortest waveform that the encoder makes a frame of, in seconds.
 SHORTEST = 400 / SAMPLE_RATE
+# The threads that decode, of all datasets: nothing tells when one of these is read no more.
+_POOL = concurrent.futures.ThreadPoolExecutor(os.cpu_count(), "read_speech")
 
 
 def plan_batches(
@@ -152,7 +155,7 @@ def pretraining_dataset(
 
     def draw_mask(bucket, positions, lengths):
         size, length = shapes[bucket]
-        seeds = tf.stack([tf.fill([size], tf.constant(seed, tf.int64)), positions + MASK], axis=1)
+        seeds = stream_seed(seed, positions, MASK)
         frames = tf.cast(num_frames(tf.ensure_shape(lengths, [size])), tf.int32)
         total = num_frames(length)
         mask = span_mask(tf.ensure_shape(seeds, [size, 2]), frames, total)
@@ -274,7 +277,6 @@ def _planned_batches(source, plan, start, min_length, bad_examples, num_shards, 
     One call of Python a batch, which decodes its files in threads: libsndfile and soxr release the
     interpreter's lock.
     """
-    pool = concurrent.futures.ThreadPoolExecutor(os.cpu_count())
 
     def read_batch(step):
         batch = plan.batch(int(step))
@@ -292,7 +294,7 @@ def _planned_batches(source, plan, start, min_length, bad_examples, num_shards, 
                     return
             bad_examples.report_no_replacement(source.names[batch.indices[row]])
 
-        _in_threads(pool, read_row, len(rows))
+        _in_threads(read_row, len(rows))
         return batch.bucket, waveforms, lengths, step * MAX_ROWS + rows
 
     def read(step):
@@ -310,10 +312,10 @@ def _planned_batches(source, plan, start, min_length, bad_examples, num_shards, 
     return steps.map(read, num_parallel_calls=PARALLEL_BATCHES, deterministic=True)
 
 
-def _in_threads(pool, function, count):
+def _in_threads(function, count):
     """What a function of a number gives for 0, 1, ..., count - 1; raises what it raises."""
     try:
-        return list(pool.map(function, range(count)))
+        return list(_POOL.map(function, range(count)))
     except RuntimeError as error:
         if "interpreter shutdown" not in str(error):
             raise
@@ -346,7 +348,6 @@ def _each_once(source, label, keep, batch_seconds, min_length, max_length, bucke
     for k, members in enumerate(np.searchsorted(lengths, cut) == np.arange(len(lengths))[:, None]):
         members, size = indices[members], max(1, _samples(batch_seconds) // lengths[k])
         batches += [(lengths[k], members[i : i + size]) for i in range(0, len(members), size)]
-    pool = concurrent.futures.ThreadPoolExecutor(os.cpu_count())
 
     def read_batch(number):
         length, members = batches[number]
@@ -357,7 +358,7 @@ def _each_once(source, label, keep, batch_seconds, min_length, max_length, bucke
                 waveforms[place], source, members[place], min_length, 0.5, bad_examples
             )
 
-        read = np.array(_in_threads(pool, read_row, len(members)), "int32")
+        read = np.array(_in_threads(read_row, len(members)), "int32")
         good = read > 0
         return waveforms[good], read[good], labels[members[good]]
 
@@ -401,8 +402,7 @@ def _crop_record(example, position, min_length, max_length, seed=None):
     waveform = tf.debugging.check_numerics(waveform, "it has samples that are no finite numbers")
     place = 0.5
     if seed is not None:
-        key = tf.stack([tf.constant(seed, tf.int64), position + CROP])
-        place = tf.random.stateless_uniform([], key, dtype=tf.float64)
+        place = tf.random.stateless_uniform([], stream_seed(seed, position, CROP), dtype=tf.float64)
     room = tf.maximum(total - max_length, 0)
     first = tf.cast(place * tf.cast(room + 1, tf.float64), tf.int32)
     crop = waveform[first : first + max_length]

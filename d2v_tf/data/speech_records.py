@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from d2v_tf.data.audio_files import SAMPLE_RATE, read_audio, resample
 from d2v_tf.data.reading import DataError
-from d2v_tf.data.records import RecordSource, count_records
+from d2v_tf.data.records import RecordSource, tfrecord_parts
 from d2v_tf.data.tfds import open_builder
 
 # TFDS's datasets of speech name their features differently.
@@ -56,13 +56,7 @@ def open_tfrecord(pattern, **_):
     An example holds 16-bit PCM under `audio/pcm`, and may hold its rate under `audio/rate` (16,000
     otherwise), and `id`, `text`, `speaker` and `label`.
     """
-    files = sorted(tf.io.gfile.glob(pattern))
-    if not files:
-        raise DataError(f"data: tfrecord:{pattern} names no file. Check the pattern; quote it.")
-    parts = [(file, 0, count_records(file)) for file in files]
-    if not sum(take for _, _, take in parts):
-        raise DataError(f"data: tfrecord:{pattern} has no records in its {len(files)} files.")
-    source = RecordSource(f"tfrecord:{pattern}", parts, _parse_utterance)
+    source = RecordSource(f"tfrecord:{pattern}", tfrecord_parts(pattern), _parse_utterance)
     record = next(iter(source.once()))["candidates"][0]
     first = _utterance_features(record)
     if not first["audio/pcm"].numpy():

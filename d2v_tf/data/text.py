@@ -8,16 +8,18 @@ import tensorflow as tf
 
 from d2v_tf.data.indexed import IndexedSource
 from d2v_tf.data.packing import Packer
-from d2v_tf.data.prepare_text import read_source, source_bytes
+from d2v_tf.data.prepare_text import read_source
 from d2v_tf.data.reading import DataError, read_examples
-from d2v_tf.data.records import RecordSource
+from d2v_tf.data.records import RecordSource, record_files
+from d2v_tf.data.seeds import stream_seed
 from d2v_tf.data.shards import TOKENIZER, parse_row, read_corpus
+from d2v_tf.data.sources import open_source
 from d2v_tf.data.tokenization import TextTokenizer, load_tokenizer, train_tokenizer
 from d2v_tf.masking import token_mask
 
 # Text that is tokenised at the start of a run, in memory; more is to be prepared.
 MAX_UNPREPARED_BYTES = 1 << 26
-# Each kind of draw has a stream of its own: its seed is (recipe's seed, position) plus this.
+# The stream of `stream_seed` for masks.
 MASK = 1 << 40
 
 
@@ -74,32 +76,50 @@ def open_corpus(spec, row_length=512, vocabulary_size=None, tokenizer=None):
     Raises:
         DataError: for a source that does not exist, is empty, too large or cannot be read.
     """
-    scheme, _, rest = spec.partition(":")
-    if scheme == "folder":
-        return _open_prepared(spec, rest)
-    if scheme == "tfrecord":
-        files = sorted(tf.io.gfile.glob(rest))
-        if not files:
-            raise DataError(f"data: {spec} names no file. Check the pattern; quote it.")
-        return _open_prepared(spec, os.path.dirname(files[0]), files)
-    if scheme not in ("builtin", "text"):
-        raise DataError(
-            f"data: {spec!r} is not a source; it must start with one of builtin, text, folder, "
-            "tfrecord."
-        )
+    return open_source(
+        spec,
+        TEXT_SOURCES,
+        row_length=row_length,
+        vocabulary_size=vocabulary_size,
+        tokenizer=tokenizer,
+    )
+
+
+def open_builtin(split, **options):
+    """Python's manual, a topic a document."""
+    return _tokenize(f"builtin:{split}" if split else "builtin", **options)
+
+
+def open_folder(path, **_):
+    """What `tools/prepare.py` wrote."""
+    return _open_prepared(f"folder:{path}", path)
+
+
+def open_text(pattern, **options):
+    """The text files, plain or `.gz`, that a glob names; not much text."""
+    return _tokenize(f"text:{pattern}", **options)
+
+
+def open_tfrecord(pattern, **_):
+    """The shards of one prepared folder that a glob names."""
+    files = record_files(pattern)
+    return _open_prepared(f"tfrecord:{pattern}", os.path.dirname(files[0]), files)
+
+
+TEXT_SOURCES = {
+    "builtin": open_builtin,
+    "folder": open_folder,
+    "text": open_text,
+    "tfrecord": open_tfrecord,
+}
+
+
+def _tokenize(spec, row_length, vocabulary_size, tokenizer):
     if (vocabulary_size is None) == (tokenizer is None):
         raise DataError(
             f"data: {spec} needs either the size of a vocabulary to train, or a tokenizer."
         )
-    size = source_bytes(spec)
-    if size > MAX_UNPREPARED_BYTES:
-        raise DataError(
-            f"data: {spec} has {size / 1e6:,.0f} MB of text, more than the "
-            f"{MAX_UNPREPARED_BYTES / 1e6:,.0f} that are tokenised at the start of a run. Prepare "
-            f"it: python tools/prepare.py --modality=text --data='{spec}' --out=DIR "
-            "--vocab_size=N, then give --data=folder:DIR."
-        )
-    pieces = list(read_source(spec))
+    pieces = _read_little(spec)
     if not pieces:
         raise DataError(f"data: {spec} has no text: its files are empty or blank.")
     if tokenizer is None:
@@ -115,6 +135,22 @@ def open_corpus(spec, row_length=512, vocabulary_size=None, tokenizer=None):
     rows = np.array(packer.rows, "int32")
     source = RowSource(spec, range(len(rows)), np.full(len(rows), -1), rows=rows)
     return Corpus(source, trained, row_length)
+
+
+def _read_little(spec):
+    """The pieces of a source; what a `.gz` file holds is known only once it is read."""
+    pieces, size = [], 0
+    for piece in read_source(spec):
+        pieces.append(piece)
+        size += len(piece.text.encode())
+        if size > MAX_UNPREPARED_BYTES:
+            raise DataError(
+                f"data: {spec} has more than the {MAX_UNPREPARED_BYTES / 1e6:,.0f} MB of text that "
+                "are tokenised at the start of a run. Prepare it: python tools/prepare.py "
+                f"--modality=text --data='{spec}' --out=DIR --vocab_size=N, then give "
+                "--data=folder:DIR."
+            )
+    return pieces
 
 
 def _open_prepared(spec, folder, files=None):
@@ -189,7 +225,7 @@ def pretraining_dataset(
     def finish(batch):
         tokens = tf.ensure_shape(batch["token_ids"], [batch_size, sequence_length])
         position = tf.ensure_shape(batch["position"], [batch_size])
-        seeds = tf.stack([tf.fill([batch_size], tf.constant(seed, tf.int64)), position + MASK], 1)
+        seeds = stream_seed(seed, position, MASK)
         masked, mask = token_mask(
             tokens,
             seeds,
@@ -306,25 +342,3 @@ def evaluation_dataset(labelled, tokenizer, *, sequence_length, batch_size, limi
     inputs = {"token_ids": tokens, "padding_mask": tokens != tokenizer.padding_token_id}
     dataset = tf.data.Dataset.from_tensor_slices((inputs, labelled.labels[chosen]))
     return dataset.batch(batch_size).prefetch(tf.data.AUTOTUNE)
-
-
-def bag_of_words_features(dataset, vocabulary_size, special_token_ids):
-    """How often each token stands in a text: what a representation has to beat.
-
-    Args:
-        dataset: iterable of ({"token_ids": [B, T], ...}, labels [B]).
-        vocabulary_size: int. V.
-        special_token_ids: sequence of int. What is not counted.
-
-    Returns:
-        (float32 array `[N, V]` of log(1 + count), int array `[N]`).
-    """
-    features, labels = [], []
-    for inputs, batch_labels in dataset:
-        tokens = np.asarray(inputs["token_ids"])
-        counts = np.zeros((len(tokens), vocabulary_size), "float32")
-        np.add.at(counts, (np.arange(len(tokens))[:, None], tokens), 1.0)
-        counts[:, list(special_token_ids)] = 0.0
-        features.append(np.log1p(counts))
-        labels.append(np.asarray(batch_labels))
-    return np.concatenate(features), np.concatenate(labels)

@@ -42,5 +42,6 @@ def _prepare(builder, name):
     except Exception as error:  # whatever a dataset's own download code raises
         raise DataError(
             f"data: tfds:{name} is not prepared under {builder.data_dir} and could not be: "
-            f"{first_line(error)}. Prepare it with `tfds build`, or --set data.tfds_dir=FOLDER."
+            f"{first_line(error)}. Prepare it with `tfds build`, or name its folder: --set "
+            "data.tfds_dir=FOLDER (tools/prepare.py: --tfds_dir=FOLDER)."
         ) from error

@@ -16,6 +16,7 @@ from d2v_tf.data.reading import DataError
 # RoBERTa's, at ids 0 to 3; `<mask>` is the last of the vocabulary.
 FIRST_TOKENS = ("<s>", "<pad>", "</s>", "<unk>")
 MASK_TOKEN = "<mask>"
+SMALLEST_VOCABULARY = 256 + len(FIRST_TOKENS) + 1
 # What a folder may hold, best first.
 FILES = (
     ("tokenizer.json",),
@@ -152,12 +153,12 @@ def train_tokenizer(texts, vocabulary_size):
         vocabulary_size: int. All 256 bytes and the five special tokens included.
 
     Raises:
-        ValueError: for a vocabulary that has no room for these.
+        DataError: for a vocabulary that has no room for these.
     """
-    smallest = 256 + len(FIRST_TOKENS) + 1
-    if vocabulary_size < smallest:
-        raise ValueError(
-            f"vocabulary_size must be at least {smallest}. Received: {vocabulary_size}"
+    if vocabulary_size < SMALLEST_VOCABULARY:
+        raise DataError(
+            f"tokenizer: its vocabulary must have at least {SMALLEST_VOCABULARY} tokens: 256 bytes "
+            f"and the special ones. Received: {vocabulary_size}"
         )
     trained = tokenizers.Tokenizer(models.BPE())
     trained.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)

@@ -5,9 +5,10 @@ import math
 import tensorflow as tf
 
 from d2v_tf.data.reading import read_examples
+from d2v_tf.data.seeds import stream_seed
 from d2v_tf.masking import block_mask
 
-# Each kind of draw has a stream of its own: its seed is (recipe's seed, position) plus this.
+# The streams of `stream_seed`, one for each kind of draw.
 CROP, FLIP, JITTER, MASK = (stream << 40 for stream in range(1, 5))
 # A window that does not fit the image is drawn again; after ten draws it is the center.
 CROP_ATTEMPTS = 10
@@ -62,7 +63,7 @@ def pretraining_dataset(
     grid = (height // patch_size, width // patch_size)
 
     def view(example, position):
-        seeds = _seed(seed, position, CROP), _seed(seed, position, FLIP)
+        seeds = stream_seed(seed, position, CROP), stream_seed(seed, position, FLIP)
         image = _random_crop(example, seeds[0], image_shape, crop_scale, crop_ratio)
         if flip:
             image = tf.image.stateless_random_flip_left_right(image, seeds[1])
@@ -71,10 +72,11 @@ def pretraining_dataset(
     def finish(batch):
         images = batch["image"]
         if color_jitter:
-            images = _color_jitter(images, _seed(seed, batch["position"], JITTER), color_jitter)
+            seeds = stream_seed(seed, batch["position"], JITTER)
+            images = _color_jitter(images, seeds, color_jitter)
         mask = block_mask(
             grid,
-            _seed(seed, batch["position"], MASK),
+            stream_seed(seed, batch["position"], MASK),
             num_masked=num_masked,
             min_block=min_block,
             max_aspect=max_aspect,
@@ -114,14 +116,6 @@ def evaluation_dataset(source, *, image_shape, mean, std, batch_size, bad_exampl
 
     batches = read_examples(source.once(keep), source.load, view, bad_examples, batch_size)
     return batches.map(finish).prefetch(tf.data.AUTOTUNE)
-
-
-def _seed(seed, position, stream):
-    """int64 seeds `[2]`, or `[B, 2]`, of one kind of draw."""
-    position = tf.cast(position, tf.int64)
-    return tf.stack(
-        [tf.fill(tf.shape(position), tf.constant(seed, tf.int64)), position + stream], -1
-    )
 
 
 def _decode(example):

@@ -5,7 +5,7 @@ import dataclasses
 import tensorflow as tf
 
 from d2v_tf.data.reading import DataError
-from d2v_tf.data.records import RecordSource, count_records
+from d2v_tf.data.records import RecordSource, tfrecord_parts
 from d2v_tf.data.tfds import open_builder
 
 
@@ -15,13 +15,7 @@ def open_tfrecord(pattern, tfds_dir=None):
     An example holds the encoded image under `image/encoded` or `image`, and may hold its class
     under `image/class/label` or `label` and its name under `image/filename`.
     """
-    files = sorted(tf.io.gfile.glob(pattern))
-    if not files:
-        raise DataError(f"data: tfrecord:{pattern} names no file. Check the pattern; quote it.")
-    parts = [(file, 0, count_records(file)) for file in files]
-    if not sum(take for _, _, take in parts):
-        raise DataError(f"data: tfrecord:{pattern} has no records in its {len(files)} files.")
-    source = RecordSource(f"tfrecord:{pattern}", parts, _parse_example)
+    source = RecordSource(f"tfrecord:{pattern}", tfrecord_parts(pattern), _parse_example)
     first = next(iter(source.once()))["candidates"][0]
     return dataclasses.replace(source, has_labels=int(_parse_example(first)["label"]) >= 0)
 

@@ -3,6 +3,8 @@
 import numpy as np
 import tensorflow as tf
 
+from d2v_tf.finetuning.probes import joined_features
+
 SAMPLE_RATE = 16_000
 FRAME, HOP = 400, 160  # 25 and 10 ms
 NUM_BANDS = 40
@@ -22,11 +24,10 @@ def log_mel_statistics(dataset):
         lengths = np.asarray(inputs["padding_mask"]).astype(bool).sum(axis=1)
         for waveform, length in zip(np.asarray(inputs["waveform"]), lengths, strict=True):
             bands = log_mel(waveform[:length])
-            features.append(np.concatenate([bands.mean(axis=0), bands.std(axis=0)]))
+            row = np.concatenate([bands.mean(axis=0), bands.std(axis=0)])
+            features.append(row[None].astype("float32"))
         labels.append(np.asarray(batch_labels))
-    if not features:
-        return np.zeros((0, 2 * NUM_BANDS), "float32"), np.zeros(0, "int64")
-    return np.stack(features).astype("float32"), np.concatenate(labels)
+    return joined_features(features, labels)
 
 
 def log_mel(waveform):

@@ -26,7 +26,7 @@ def mean_pooled_features(backbone, dataset):
         weights = mask / np.maximum(mask.sum(axis=1, keepdims=True), 1)
         features.append(np.einsum("btd,bt->bd", hidden, weights).astype("float32"))
         labels.append(np.asarray(batch_labels))
-    return _joined(features, labels)
+    return joined_features(features, labels)
 
 
 def raw_features(dataset, size=32):
@@ -46,11 +46,20 @@ def raw_features(dataset, size=32):
             images = ops.image.resize(images, (size, size), antialias=True)
         features.append(np.asarray(ops.reshape(images, (len(images), -1)), "float32"))
         labels.append(np.asarray(batch_labels))
-    return _joined(features, labels)
+    return joined_features(features, labels)
 
 
-def _joined(features, labels):
-    if not labels:  # an empty dataset: concatenate would refuse
+def joined_features(features, labels):
+    """The features and the labels of all batches.
+
+    Args:
+        features: list of arrays `[B, D]`.
+        labels: list of arrays `[B]`.
+
+    Returns:
+        (array `[N, D]`, array `[N]`); `[0, 0]` and `[0]` of an empty dataset.
+    """
+    if not labels:  # concatenate would refuse
         return np.zeros((0, 0), "float32"), np.zeros(0, "int64")
     return np.concatenate(features), np.concatenate(labels)
 

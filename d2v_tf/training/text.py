@@ -6,12 +6,12 @@ import os
 from d2v_tf.backbones.text import Data2VecTextBackbone
 from d2v_tf.data.reading import DataError
 from d2v_tf.data.text import (
-    bag_of_words_features,
     evaluation_dataset,
     open_corpus,
     pretraining_dataset,
     read_labelled,
 )
+from d2v_tf.finetuning.text_features import bag_of_words_features, frequent_token_ids
 from d2v_tf.masking import max_masked_tokens
 from d2v_tf.training.evidence import ProbeTask
 from d2v_tf.training.modalities import Modality
@@ -102,17 +102,14 @@ class TextData(RunData):
             sequence_length=model.max_sequence_length,
             batch_size=PROBE_BATCH,
         )
-        bag_of_words = functools.partial(
-            bag_of_words_features,
-            vocabulary_size=tokenizer.vocabulary_size,
-            special_token_ids=tokenizer.special_token_ids,
-        )
+        train = as_dataset(train, limit=self.recipe.data.probe_examples)
+        counted = frequent_token_ids(train, tokenizer.special_token_ids)
         return ProbeTask(
             os.path.basename(os.path.normpath(folder)),
-            as_dataset(train, limit=self.recipe.data.probe_examples),
+            train,
             as_dataset(test),
             "bag of tokens",
-            bag_of_words,
+            functools.partial(bag_of_words_features, token_ids=counted),
         )
 
     def save_preprocessing(self, folder):

@@ -5,6 +5,7 @@ import pytest
 import tensorflow as tf
 
 from d2v_tf.data.indexed import shuffled
+from d2v_tf.data.records import RecordSource
 
 
 def orders(seed, num_epochs, num_examples):
@@ -40,3 +41,24 @@ def test_a_small_set_is_shuffled_too():
     # Any example comes first equally often.
     chi_squared = ((counts - epochs / size) ** 2 / (epochs / size)).sum()
     assert chi_squared < 27.9  # 9 degrees of freedom, p = 0.001
+
+
+@pytest.fixture
+def records(tmp_path):
+    """40 files of a record each."""
+    parts = [(str(tmp_path / f"{i}"), 0, 1) for i in range(40)]
+    for path, _, _ in parts:
+        with tf.io.TFRecordWriter(path) as writer:
+            writer.write(path.encode())
+    return RecordSource("records", parts, parse=None)
+
+
+def test_files_of_records_are_in_an_order_of_epoch_and_whole_seed(records, monkeypatch):
+    monkeypatch.setattr("d2v_tf.data.records.SHUFFLE_BLOCK", 1)  # only files are shuffled
+    several = []
+    for seed in (0, 5, 2**31 + 5, 2**32 + 5, 2**62):
+        drawn = records.records(0, seed).take(80).as_numpy_iterator()
+        names = [record["candidates"][0] for record in drawn]
+        assert sorted(names[:40]) == sorted(names[40:]) == sorted(set(names))
+        several += [tuple(names[:40]), tuple(names[40:])]
+    assert len(set(several)) == 10

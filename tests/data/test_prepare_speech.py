@@ -81,13 +81,21 @@ def test_the_tool_writes_what_the_sources_read(library, tmp_path):
     ("arguments", "message"),
     [
         (["--data=folder:/nowhere", "--out=OUT"], "error: data: folder:/nowhere is not a folder"),
+        (
+            ["--data=folder:SPEECH", "--out=/proc/nowhere"],
+            "--out=/proc/nowhere cannot be written (",
+        ),
         (["--out=OUT"], "--data"),
         (["--data=builtin", "--out=OUT", "--max_bad=2"], "--max_bad"),
         (["--data=builtin", "--out=OUT", "more"], "unexpected argument: more"),
     ],
 )
 def test_mistakes_are_a_line_and_status_1(arguments, message, tmp_path):
-    done = run_tool(*(a.replace("OUT", str(tmp_path / "out")) for a in arguments))
+    write_tree(tmp_path / "speech", [0.1])
+    paths = {"OUT": str(tmp_path / "out"), "SPEECH": str(tmp_path / "speech")}
+    for name, path in paths.items():
+        arguments = [argument.replace(name, path) for argument in arguments]
+    done = run_tool(*arguments)
     assert done.returncode == 1
     assert message in done.stdout + done.stderr
     assert "Traceback" not in done.stderr and not (tmp_path / "out").exists()
@@ -126,3 +134,13 @@ def test_names_that_a_manifest_cannot_hold_are_refused(tmp_path):
         prepare_speech(f"folder:{tmp_path}/speech", str(tmp_path), console=Console(quiet=True))
     source = open_speech_source(write_manifest(tmp_path / "ok.tsv", [("speech/c/0000.wav", 1600)]))
     assert source.num_examples == 1
+
+
+def test_a_full_disk_is_a_line(tmp_path):
+    write_tree(tmp_path / "speech", [0.1])
+    (tmp_path / "out").mkdir()
+    full = tmp_path / "out" / "train-00000-of-00001.tfrecord"
+    full.symlink_to("/dev/full")  # written as on a disk without room
+    spec = f"folder:{tmp_path}/speech"
+    with pytest.raises(DataError, match="out cannot be written .*No space left on device"):
+        prepare_speech(spec, str(tmp_path / "out"), tfrecord=True, console=Console(quiet=True))

@@ -115,6 +115,58 @@ def test_a_tokenizer_is_trained_on_the_text(tmp_path, console):
     assert read_corpus(str(tmp_path / "out"))[0]["vocabulary_size"] == 350
 
 
+def store_dataset(name, folder, columns):
+    """A dataset prepared by TFDS's own writer, of string features."""
+    import tensorflow_datasets as tfds
+
+    tfds.dataset_builders.store_as_tfds_dataset(
+        name=name,
+        version="1.0.0",
+        features=tfds.features.FeaturesDict({n: tfds.features.Text() for n in columns}),
+        split_datasets={
+            "train": tf.data.Dataset.from_tensor_slices(columns),
+            "test": tf.data.Dataset.from_tensor_slices({n: c[:2] for n, c in columns.items()}),
+        },
+        data_dir=str(folder),
+    )
+
+
+def test_the_examples_of_a_tfds_dataset_are_documents(tmp_path, tokenizer, console):
+    texts = ["One.\n\n Two \nthree.", " \n", b"caf\xe9", "Four.", "Five."]
+    store_dataset("stories", tmp_path, {"id": list("abcde"), "text": texts})
+    arguments = {"tokenizer": tokenizer, "tfds_dir": str(tmp_path)}
+    documents = ["One. Two three.", "caf\ufffd", "Four.", "Five."]
+    # TFDS writes a split in an order of its own.
+    for split, expected in [("", documents), (":test", documents[:1]), (":train[:60%]", None)]:
+        out = tmp_path / f"out{split}"
+        counts = prepare(f"tfds:stories{split}", out, console, **arguments)
+        loaded = load_tokenizer(tokenizer)
+        got = {loaded.decode(ids) for ids, _ in unpack(read_rows(out))}
+        if expected is None:
+            assert got < set(documents) and 2 <= counts.documents == len(got) <= 3
+        else:
+            assert got == set(expected) and counts.documents == len(expected)
+            assert counts.invalid == ("caf\ufffd" in expected)
+    both = prepare("tfds:stories:train+test", tmp_path / "both", console, workers=2, **arguments)
+    assert both.documents == 5 and len(contents(tmp_path / "both")) == 4  # a shard for each file
+
+
+def test_the_text_of_a_tfds_dataset_is_its_only_string(tmp_path, tokenizer, console):
+    arguments = {"tokenizer": tokenizer, "tfds_dir": str(tmp_path)}
+    store_dataset("plain", tmp_path, {"sentence": ["One.", "Two."]})
+    assert prepare("tfds:plain", tmp_path / "out", console, **arguments).documents == 2
+    store_dataset("pairs", tmp_path, {"de": ["Eins.", "Zwei."], "en": ["One.", "Two."]})
+    with pytest.raises(DataError, match="pairs has no feature 'text', and 2 .* it has de, en"):
+        prepare("tfds:pairs", tmp_path / "no", console, **arguments)
+    with pytest.raises(DataError, match="has no split 'dev'; it has"):
+        prepare("tfds:plain:dev", tmp_path / "no", console, **arguments)
+    assert not (tmp_path / "no").exists()
+    (path,) = tmp_path.glob("plain/1.0.0/*train*")
+    path.write_bytes(path.read_bytes()[:-3] + b"???")
+    with pytest.raises(DataError, match="plain-train.* cannot be read .*Prepare the dataset anew"):
+        prepare("tfds:plain", tmp_path / "broken", console, **arguments)
+
+
 def test_builtin_is_pythons_manual(tmp_path, tokenizer, console):
     counts = prepare("builtin", tmp_path / "out", console, tokenizer=tokenizer)
     assert counts.documents == len(TOPICS)
@@ -186,12 +238,39 @@ def test_blank_text_and_missing_text_are_errors(tmp_path, tokenizer, console):
         prepare(f"text:{tmp_path}/blank.txt", tmp_path / "a", console, tokenizer=tokenizer)
     with pytest.raises(DataError, match="names no file"):
         prepare(f"text:{tmp_path}/*.none", tmp_path / "b", console, tokenizer=tokenizer)
-    with pytest.raises(DataError, match="'folder:x' is not text"):
+    with pytest.raises(DataError, match="'folder:x' is not a source; .* builtin, text, tfds"):
         prepare("folder:x", tmp_path / "c", console, tokenizer=tokenizer)
     for both in ({}, {"tokenizer": tokenizer, "vocabulary_size": 400}):
         with pytest.raises(DataError, match="either --vocab_size=N .* or --tokenizer=DIR"):
             prepare("builtin", tmp_path / "d", console, **both)
     assert not (tmp_path / "b").exists() and not (tmp_path / "d").exists()
+
+
+@pytest.mark.parametrize("kwargs", [{"vocabulary_size": 260}, {"tokenizer": "/nowhere"}])
+def test_a_mistake_leaves_no_folder_that_stands_in_the_way(tmp_path, tokenizer, console, kwargs):
+    with pytest.raises(DataError, match="--vocab_size=260 is too small|/nowhere has no tokenizer"):
+        prepare("builtin", tmp_path / "out", console, **kwargs)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("full", ["shard-00000.tfrecord.tmp", "shard-00000.json.tmp"])
+def test_a_full_disk_is_a_line_and_is_resumed(
+    tmp_path, tokenizer, console, small_shards, workers, full
+):
+    write_corpus(tmp_path / "text", 3)
+    source, out = f"text:{tmp_path}/text/*", tmp_path / "out"
+    prepare(source, out, console, tokenizer=tokenizer)
+    whole = contents(out)
+    for number in (0, 1):
+        (out / f"shard-{number:05}.json").unlink()
+    (out / full).symlink_to("/dev/full")  # written as on a disk without room
+    again = {"tokenizer": tokenizer, "resume": True, "workers": workers}
+    with pytest.raises(DataError, match="out cannot be written .*No space left on device"):
+        prepare(source, out, console, **again)
+    (out / full).unlink()
+    prepare(source, out, console, **again)
+    assert contents(out) == whole
 
 
 def test_invalid_bytes_are_counted_and_told(tmp_path, tokenizer):

@@ -1,5 +1,8 @@
 """The speech pipeline: batches, crops, normalisation, masks, and files that cannot be read."""
 
+import os
+import threading
+
 import numpy as np
 import pytest
 import soundfile
@@ -353,3 +356,16 @@ def test_evaluation_leaves_bad_and_short_files_out(tmp_path):
     bad = BadExamples(source.name, 31, max_bad=0.2, warn=lines.append)
     assert sum(len(labels) for _, labels in evaluate(source, bad)) == 28
     assert bad.count == 3 and any("0.01 s long, shorter than the 0.025 s" in x for x in lines)
+
+
+def test_datasets_share_the_threads_that_decode(folder):
+    before, datasets = set(threading.enumerate()), []
+    for i in range(os.cpu_count() + 1):
+        bad = BadExamples(folder.name, folder.num_examples)
+        datasets.append(train_batches(folder, bad))
+        datasets.append(evaluation_dataset(folder, batch_seconds=2.0, bad_examples=bad))
+        for dataset in datasets[2 * i :]:
+            take(dataset, 1)
+    started = set(threading.enumerate()) - before
+    pools = [t for t in started if not isinstance(t, threading._DummyThread)]
+    assert len(pools) <= os.cpu_count()

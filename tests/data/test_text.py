@@ -1,6 +1,7 @@
 """Text batches: a function of seed and position, and labelled sentences for probes."""
 
 import dataclasses
+import gzip
 
 import numpy as np
 import pytest
@@ -12,7 +13,6 @@ from d2v_tf.data import text as text_data
 from d2v_tf.data.prepare_text import prepare_text
 from d2v_tf.data.reading import BadExamples, DataError
 from d2v_tf.data.text import (
-    bag_of_words_features,
     evaluation_dataset,
     open_corpus,
     pretraining_dataset,
@@ -209,12 +209,14 @@ def test_a_damaged_record_is_replaced_and_counted(folder):
 
 
 def test_what_is_no_corpus_is_refused_by_name(folder, tmp_path, monkeypatch):
-    with pytest.raises(DataError, match="'texts:x' is not a source"):
+    with pytest.raises(DataError, match="'texts:x' is not a source; .* Did you mean text"):
         open_corpus("texts:x")
     with pytest.raises(DataError, match="holds no prepared text: python tools/prepare.py"):
         open_corpus(f"folder:{tmp_path}")
     with pytest.raises(DataError, match="names no file"):
         open_corpus(f"tfrecord:{tmp_path}/*.tfrecord")
+    with pytest.raises(DataError, match="builtin has no splits. Received: 'test'"):
+        open_corpus("builtin:test", vocabulary_size=300)
     with pytest.raises(DataError, match="size of a vocabulary to train, or a tokenizer"):
         open_corpus("builtin")
     (tmp_path / "blank.txt").write_text("\n\n")
@@ -222,9 +224,28 @@ def test_what_is_no_corpus_is_refused_by_name(folder, tmp_path, monkeypatch):
         open_corpus(f"text:{tmp_path}/blank.txt", vocabulary_size=300)
     with pytest.raises(DataError, match="rows of 32 tokens, more than the 16 of model.max_seq"):
         batches(open_corpus(f"folder:{folder}"), sequence_length=16)
+    with pytest.raises(DataError, match="must have at least 261 tokens.*Received: 100"):
+        open_corpus("builtin", vocabulary_size=100)
     monkeypatch.setattr(text_data, "MAX_UNPREPARED_BYTES", 10)
-    with pytest.raises(DataError, match="MB of text, more than the .*tools/prepare.py"):
+    with pytest.raises(DataError, match="has more than the .* MB of text .*tools/prepare.py"):
         open_corpus(f"text:{folder}/../text/*", vocabulary_size=300)
+
+
+def test_a_small_file_of_much_text_is_read_only_to_the_limit(tmp_path, monkeypatch):
+    path = tmp_path / "much.txt.gz"
+    path.write_bytes(gzip.compress(b"again and again\n" * (1 << 18)))  # 4 MB in 9 kB
+    monkeypatch.setattr(text_data, "MAX_UNPREPARED_BYTES", 1 << 19)
+    read, read_source = [], text_data.read_source
+
+    def noted(source):
+        for piece in read_source(source):
+            read.append(len(piece.text))
+            yield piece
+
+    monkeypatch.setattr(text_data, "read_source", noted)
+    with pytest.raises(DataError, match="has more than the 1 MB of text .*tools/prepare.py"):
+        open_corpus(f"text:{path}", vocabulary_size=300)
+    assert 1 << 19 < sum(read) < 1 << 20
 
 
 def write_table(path, *lines):
@@ -271,13 +292,3 @@ def test_a_table_that_does_not_fit_is_refused_by_name(tmp_path):
     path = write_table(tmp_path / "a.tsv", "sentence\tlabel", "x\tA", "y\tC")
     with pytest.raises(DataError, match="classes that the training set lacks: C"):
         read_labelled(path, ("A", "B"))
-
-
-def test_bag_of_words_counts_tokens():
-    tokens = np.array([[0, 5, 5, 7, 2, 1], [0, 7, 2, 1, 1, 1]])
-    dataset = [({"token_ids": tokens[:1]}, [3]), ({"token_ids": tokens[1:]}, [4])]
-    features, labels = bag_of_words_features(dataset, 9, (0, 1, 2))
-    expected = np.zeros((2, 9))
-    expected[0, 5], expected[0, 7], expected[1, 7] = np.log(3), np.log(2), np.log(2)
-    np.testing.assert_allclose(features, expected, rtol=1e-6)
-    assert_array_equal(labels, [3, 4])

@@ -119,7 +119,7 @@ def test_few_texts_give_few_tokens():
     assert small.vocabulary_size < 300
     assert small.mask_token_id == small.vocabulary_size - 1
     assert small.decode(small.encode(["übrig"])[0]) == "übrig"  # every byte has a token
-    with pytest.raises(ValueError, match="at least 261. Received: 260"):
+    with pytest.raises(DataError, match="at least 261 tokens.*Received: 260"):
         train_tokenizer(["a"], 260)
 
 
