@@ -41,7 +41,7 @@ def plan_tfds(spec, tfds_dir=None):
     if len(strings) != 1:
         raise DataError(
             f"data: tfds:{spec} has no feature 'text', and {len(strings) or 'none'} that are "
-            f"strings; it has {', '.join(features)}."
+            f"strings; it has {', '.join(sorted(features))}."
         )
     return [[RecordSegment(*part, strings[0])] for part in parts]
 
