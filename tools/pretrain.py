@@ -34,29 +34,34 @@ def main(argv):
     if len(argv) > 1:
         raise app.UsageError(f"unexpected argument: {argv[1]}")
     logging.set_verbosity(logging.WARNING)  # TensorFlow notes each checkpoint's inner workings
+    config = FLAGS.config or str(CONFIGS / f"{FLAGS.modality}_tiny.yaml")
+    workdir = FLAGS.workdir or os.path.join("runs", Path(config).stem)
+    try:
+        pretrain(config, workdir)
+    except KeyboardInterrupt:
+        print(f"stopped; the same command continues the run in {workdir}", file=sys.stderr)
+        sys.exit(130)
+
+
+def pretrain(config, workdir):
     # Imported late, so that --help and a wrong flag answer at once.
     from rich.console import Console
 
     from d2v_tf.config import load_recipe, published_batch_size
     from d2v_tf.errors import UserError
 
-    console = Console(highlight=False, soft_wrap=True)
-    config = FLAGS.config or str(CONFIGS / f"{FLAGS.modality}_tiny.yaml")
     overrides = list(FLAGS.set)
     if FLAGS.data:
         overrides.append(f"data.source={json.dumps(FLAGS.data)}")  # YAML would read on in it
-    workdir = FLAGS.workdir or os.path.join("runs", Path(config).stem)
     try:
         recipe = load_recipe(config, overrides, FLAGS.modality)
-        from d2v_tf.training.pretrain import pretrain
+        from d2v_tf.training import pretrain
 
-        pretrain(recipe, workdir, console, published_batch_size(config))
+        console = Console(highlight=False, soft_wrap=True)
+        pretrain.pretrain(recipe, workdir, console, published_batch_size(config))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
-    except KeyboardInterrupt:
-        print(f"stopped; the same command continues the run in {workdir}", file=sys.stderr)
-        sys.exit(130)
 
 
 if __name__ == "__main__":

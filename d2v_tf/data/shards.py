@@ -67,7 +67,8 @@ def read_corpus(out):
         state = (
             "an unfinished run: finish it with --resume"
             if os.path.exists(os.path.join(out, PLAN))
-            else "no prepared text: python tools/prepare.py --modality=text makes it"
+            else "no prepared text. python tools/prepare.py --modality=text makes it; a little "
+            f"plain text is read as it is: --data='text:{out}/*.txt'"
         )
         raise DataError(f"data: {out} holds {state}.")
     with open(path, encoding="utf-8") as file:

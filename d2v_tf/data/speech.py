@@ -248,7 +248,11 @@ def report_unusable(source, min_seconds, bad_examples):
         f"{source.lengths[short[0]] / SAMPLE_RATE:.3g} s)"
     )
     if len(short) > MAX_SHORT * source.num_examples:
-        raise DataError(f"data: {line}. Lower the limit: --set data.min_seconds=0.5.")
+        median = np.median(source.lengths[readable]) / SAMPLE_RATE
+        raise DataError(
+            f"data: {line}, and half of all are shorter than {median:.3g} s. Lower the limit, "
+            f"data.min_seconds: a frame takes {SHORTEST:g} s."
+        )
     bad_examples.warn(f"{line} and are left out")
 
 

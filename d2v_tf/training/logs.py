@@ -88,6 +88,8 @@ class RunLog(keras.callbacks.Callback):
                 "train", total=self.steps, completed=self.start, status="compiling"
             )
             self.bar.start()
+        else:
+            self.console.print("compiling the first update")
 
     def on_train_batch_begin(self, batch, logs=None):
         self.speed.begin()

@@ -150,8 +150,16 @@ def print_summary(console, recipe, model, data, published_batch_size=None):
         table.add_row(name, escape(value))
     console.print(table)
     if published_batch_size not in (None, recipe.batch_size):
+        parts = -(-published_batch_size // recipe.batch_size)
+        keep = ""
+        if parts > 1 and published_batch_size % parts == 0:
+            keep = (
+                f" Keep it by --set batch_size={published_batch_size} --set accumulate={parts}, or "
+            )
         console.print(
             f"[yellow]warning:[/] the recipe is for batches of {published_batch_size}, not "
-            f"{recipe.batch_size}. Results depend on it: keep it by --set accumulate=N with "
-            f"batch_size={published_batch_size}, or tune the learning rate and EMA anew."
+            f"{recipe.batch_size}. Results depend on it."
+            + (keep or " ")
+            + ("tune" if keep else "Tune")
+            + " the learning rate and EMA anew."
         )

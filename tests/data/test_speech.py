@@ -207,7 +207,10 @@ def test_short_utterances_are_left_out_in_one_line(folder, waves):
     assert len(lines) == 1 and bad.count == 0
     start = f"10 of 30 utterances of {folder.name} are shorter than 0.3 s (first: {folder.names[0]}"
     assert lines[0].startswith(start) and lines[0].endswith("0.1 s) and are left out")
-    with pytest.raises(DataError, match="25 of 30 utterances .* --set data.min_seconds=0.5"):
+    with pytest.raises(
+        DataError,
+        match="25 of 30 utterances .* half of all are shorter than .* Lower the limit, data.min_seconds",
+    ):
         train_batches(folder, min_seconds=0.6)
 
 

@@ -211,7 +211,7 @@ def test_a_damaged_record_is_replaced_and_counted(folder):
 def test_what_is_no_corpus_is_refused_by_name(folder, tmp_path, monkeypatch):
     with pytest.raises(DataError, match="'texts:x' is not a source; .* Did you mean text"):
         open_corpus("texts:x")
-    with pytest.raises(DataError, match="holds no prepared text: python tools/prepare.py"):
+    with pytest.raises(DataError, match="holds no prepared text. python tools/prepare.py .*text:"):
         open_corpus(f"folder:{tmp_path}")
     with pytest.raises(DataError, match="names no file"):
         open_corpus(f"tfrecord:{tmp_path}/*.tfrecord")

@@ -222,6 +222,7 @@ def test_off_a_terminal_a_due_step_is_a_plain_line(tmp_path, clock):
     console = plain_console()
     run(tmp_path, console, clock)
     assert console.file.getvalue().splitlines() == [
+        "compiling the first update",
         "step 5/9  loss 0.2000  target_var 0.2500  pred_var 0.1250",
         "step 6/9  loss 0.1667  target_var 0.2500  pred_var 0.1250  4 examples/s  0:06 left",
         "step 8/9  loss 0.1250  target_var 0.2500  pred_var 0.1250  4 examples/s  0:02 left",
