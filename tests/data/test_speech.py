@@ -209,7 +209,7 @@ def test_short_utterances_are_left_out_in_one_line(folder, waves):
     assert lines[0].startswith(start) and lines[0].endswith("0.1 s) and are left out")
     with pytest.raises(
         DataError,
-        match="25 of 30 utterances .* half of all are shorter than .* Lower the limit, data.min_seconds",
+        match="25 of 30 utterances .* half of all are shorter .* Lower the limit, data.min_seconds",
     ):
         train_batches(folder, min_seconds=0.6)
 
