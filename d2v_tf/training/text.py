@@ -103,13 +103,17 @@ class TextData(RunData):
             batch_size=PROBE_BATCH,
         )
         train = as_dataset(train, limit=self.recipe.data.probe_examples)
-        counted = frequent_token_ids(train, tokenizer.special_token_ids)
+
+        @functools.cache  # a run that is continued has its baseline, and counts nothing
+        def counted():
+            return frequent_token_ids(train, tokenizer.special_token_ids)
+
         return ProbeTask(
             os.path.basename(os.path.normpath(folder)),
             train,
             as_dataset(test),
             "bag of tokens",
-            functools.partial(bag_of_words_features, token_ids=counted),
+            lambda dataset: bag_of_words_features(dataset, counted()),
         )
 
     def save_preprocessing(self, folder):
