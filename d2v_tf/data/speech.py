@@ -345,8 +345,6 @@ def _each_once(source, label, keep, batch_seconds, min_length, max_length, bucke
         wanted = wanted & (labels >= 0)
     indices = np.flatnonzero(wanted)
     cut = np.minimum(source.lengths[indices], max_length)
-    if not len(indices):
-        raise DataError(f"data: {source.name} has no utterance of those that are wanted.")
     lengths = _bucket_lengths(cut, buckets, max_length)
     batches = []
     for k, members in enumerate(np.searchsorted(lengths, cut) == np.arange(len(lengths))[:, None]):

@@ -350,6 +350,11 @@ def test_evaluation_gives_the_label_asked_for_and_keeps_what_is_wanted(tmp_path,
         evaluate(source, label="digit")
 
 
+def test_evaluation_of_nothing_that_is_wanted_is_empty(folder):
+    """As of a folder too small for every fifth utterance to be one: the probe says so, and goes."""
+    assert evaluate(folder, keep=np.zeros(30, bool)) == []
+
+
 def test_evaluation_leaves_bad_and_short_files_out(tmp_path):
     paths = write_tree(tmp_path, [0.01, *SECONDS])
     damage(paths[5], "samples")

@@ -10,23 +10,46 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.data.images import write_tree
+from tests.data.audio import write_tree as write_utterances
+from tests.data.images import write_tree as write_photos
+from tests.data.texts import write_corpus
 
 ROOT = Path(__file__).resolve().parents[2]
+SETTINGS = [
+    "batch_size=2",
+    "log_every=1",
+    "checkpoint_every=100",
+    "precision=float32",
+    "schedule.warmup_steps=1",
+    "steps=3",
+    "keep_checkpoints=1",
+    "xla=false",
+]
+TRI_STAGE = ["schedule.hold_steps=1", "schedule.decay_steps=1"]
 
 
-def start(recipe, photos, workdir):
-    settings = ["batch_size=2", "log_every=1", "checkpoint_every=100", "precision=float32"]
-    settings += ["schedule.warmup_steps=1", "steps=3", "keep_checkpoints=1", "xla=false"]
+def write_examples(modality, folder):
+    """Writes a few examples of a modality; returns their source, and settings that suit them."""
+    if modality == "vision":
+        write_photos(folder, 4)
+        return f"folder:{folder}", []
+    if modality == "speech":
+        write_utterances(folder, [2.5, 2.2, 2.8, 2.1])
+        return f"folder:{folder}", [*TRI_STAGE, "data.max_seconds=3"]
+    write_corpus(folder, 6)
+    return f"text:{folder}/*.txt", TRI_STAGE
+
+
+def start(modality, recipe, source, workdir, settings):
     return subprocess.Popen(
         [
             sys.executable,
             str(ROOT / "tools" / "pretrain.py"),
-            "--modality=vision",
+            f"--modality={modality}",
             f"--config={ROOT}/configs/pretrain/{recipe}.yaml",
-            f"--data=folder:{photos}",
+            f"--data={source}",
             f"--workdir={workdir}",
-            *(word for setting in settings for word in ("--set", setting)),
+            *(word for setting in (*SETTINGS, *settings) for word in ("--set", setting)),
         ],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -34,12 +57,23 @@ def start(recipe, photos, workdir):
     )
 
 
-@pytest.mark.slow  # 86 and 304 million parameters, four times each: student, teacher, Adam's two
-@pytest.mark.parametrize("recipe", ["vision_base", "vision_large"])
-def test_a_published_recipe_steps_saves_and_resumes(tmp_path, recipe):
-    photos, workdir = tmp_path / "photos", tmp_path / "run"
-    write_tree(photos, 4)
-    process = start(recipe, photos, workdir)
+# Student, teacher and Adam's two: four times the weights, most of them twice while they are saved.
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("recipe", "parameters"),
+    [
+        ("vision_base", 86e6),
+        ("vision_large", 304e6),
+        ("speech_base", 93e6),
+        ("speech_large", 313e6),
+        ("text_base", 124e6),
+    ],
+)
+def test_a_published_recipe_steps_saves_and_resumes(tmp_path, recipe, parameters):
+    modality = recipe.split("_")[0]
+    source, settings = write_examples(modality, tmp_path / "examples")
+    workdir = tmp_path / "run"
+    process = start(modality, recipe, source, workdir, settings)
     metrics = workdir / "metrics.jsonl"
     deadline = time.time() + 500
     while not metrics.exists() and time.time() < deadline and process.poll() is None:
@@ -47,11 +81,12 @@ def test_a_published_recipe_steps_saves_and_resumes(tmp_path, recipe):
     process.send_signal(signal.SIGINT)  # after the first update: it saves before it stops
     _, stderr = process.communicate(timeout=300)
     assert process.returncode == 130, stderr
-    process = start(recipe, photos, workdir)
+    process = start(modality, recipe, source, workdir, settings)
     stdout, stderr = process.communicate(timeout=800)
     assert process.returncode == 0, stderr
     assert "resuming after step" in stdout
     records = [json.loads(line) for line in metrics.read_text().splitlines()]
     assert [r["step"] for r in records] == [1, 2, 3]
     assert np.isfinite([r["loss"] for r in records]).all()
-    assert (workdir / "preset" / "model.weights.h5").stat().st_size > 300e6
+    saved = (workdir / "preset" / "model.weights.h5").stat().st_size
+    assert saved == pytest.approx(4 * parameters, rel=0.02)
