@@ -1,0 +1,84 @@
+"""The benchmark tool: what it prints holds together. How fast anything is, no test says."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+SMALL = [
+    "model.num_layers=1",
+    "model.hidden_dim=32",
+    "model.num_heads=2",
+    "model.intermediate_dim=32",
+    "data2vec.num_target_layers=1",
+]
+MODALITIES = {
+    "vision": (["batch_size=4"], {"images": [4, 32, 32, 3], "mask": [4, 64]}),
+    "speech": (
+        ["batch_size=2", "data.max_seconds=1.0", "model.conv_dims=[8, 8, 8, 8, 8, 8, 8]"],
+        {"mask": [2, 49], "padding_mask": [2, 16000], "waveform": [2, 16000]},
+    ),
+    "text": (
+        ["batch_size=4", "model.vocabulary_size=500", "model.max_sequence_length=64"],
+        {
+            "mask": [4, 64],
+            "padding_mask": [4, 64],
+            "target_token_ids": [4, 64],
+            "token_ids": [4, 64],
+        },
+    ),
+}
+
+
+def benchmark(*arguments):
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "tools" / "benchmark.py"), *arguments],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert "Traceback" not in done.stderr, done.stderr
+    return done
+
+
+@pytest.mark.parametrize("modality", MODALITIES)
+def test_a_step_its_parts_and_its_input_are_measured(modality):
+    settings, shapes = MODALITIES[modality]
+    words = [word for setting in SMALL + settings for word in ("--set", setting)]
+    flags = ["--precision=float32", "--xla=false", "--steps=3", "--json"]
+    done = benchmark(f"--modality={modality}", *flags, *words)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert result["batch"] == shapes
+    assert (result["precision"], result["xla"]) == ("float32", False)
+    rows, positions = shapes["mask"]
+    step = result["step"]["median"]
+    assert 0 < result["step"]["low"] <= step <= result["step"]["high"]
+    assert result["examples_per_second"] == pytest.approx(rows / step)
+    assert result["positions_per_second"] == pytest.approx(rows * positions / step)
+    assert list(result["parts"]) == [
+        "frontend",
+        "teacher and targets",
+        "student and loss",
+        "backward",
+        "optimizer and EMA",
+    ]
+    assert result["input"]["examples_per_second"] > 0 and result["peak_memory"] > 1e8
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--size=huge"], "text_huge.yaml"),
+        (["--batch=4", "--set", "model.num_heads=7"], "model.num_heads"),
+        (["--data=text:/nowhere/*.txt"], "/nowhere/*.txt"),
+    ],
+)
+def test_a_users_mistake_is_one_line(flags, message):
+    done = benchmark("--modality=text", *flags)
+    assert done.returncode == 1 and message in done.stderr
+    assert len([line for line in done.stderr.splitlines() if line.startswith("error: ")]) == 1

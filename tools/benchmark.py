@@ -1,0 +1,101 @@
+"""Measures a recipe's training step: python tools/benchmark.py --modality=vision --help."""
+
+import json
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow starts: its banner
+from absl import app, flags, logging  # noqa: E402
+
+CONFIGS = Path(__file__).resolve().parent.parent / "configs" / "pretrain"
+UNITS = {"vision": "patches", "speech": "frames", "text": "tokens"}
+
+FLAGS = flags.FLAGS
+flags.DEFINE_enum("modality", None, ["vision", "speech", "text"], "What to measure.", required=True)
+flags.DEFINE_string("size", "tiny", "Which recipe: configs/pretrain/MODALITY_SIZE.yaml.")
+flags.DEFINE_integer("batch", None, "Examples in a batch. Default: the recipe's.", lower_bound=1)
+flags.DEFINE_enum(
+    "precision", None, ["float32", "bfloat16", "auto"], "Numbers. Default: the recipe's."
+)
+flags.DEFINE_enum("xla", None, ["true", "false", "auto"], "Compiler. Default: the recipe's.")
+flags.DEFINE_string(
+    "data", None, "SOURCE to read. Default: files of the usual size, made for the measurement."
+)
+flags.DEFINE_integer("steps", 20, "How often a step is timed.", lower_bound=1)
+flags.DEFINE_multi_string(
+    "set", [], "A key of the recipe, as in --set model.num_layers=2; may be repeated."
+)
+flags.DEFINE_bool("json", False, "Print one JSON object instead of a table.")
+
+
+def main(argv):
+    if len(argv) > 1:
+        raise app.UsageError(f"unexpected argument: {argv[1]}")
+    logging.set_verbosity(logging.WARNING)
+    # Imported late, so that --help and a wrong flag answer at once.
+    from d2v_tf.errors import UserError
+
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            result = benchmark(folder)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+    if FLAGS.json:
+        print(json.dumps(result))
+    else:
+        print_table(result)
+
+
+def benchmark(folder):
+    """Measures what the flags say, on examples written into `folder` unless --data says others."""
+    from d2v_tf.benchmark.examples import write_examples
+    from d2v_tf.benchmark.step import measure
+    from d2v_tf.config import load_recipe
+
+    flags_given = {"batch_size": FLAGS.batch, "precision": FLAGS.precision, "xla": FLAGS.xla}
+    overrides = [f"{key}={value}" for key, value in flags_given.items() if value is not None]
+    overrides += FLAGS.set
+    config = str(CONFIGS / f"{FLAGS.modality}_{FLAGS.size}.yaml")
+    recipe = load_recipe(config, overrides, FLAGS.modality)
+    source = FLAGS.data or write_examples(recipe, folder)
+    overrides.append(f"data.source={json.dumps(source)}")  # YAML would read on in it
+    return measure(load_recipe(config, overrides, FLAGS.modality), FLAGS.steps)
+
+
+def print_table(result):
+    from rich.console import Console
+    from rich.table import Table
+
+    step, with_input = result["step"], result["step_with_input"]
+    compiler = "XLA" if result["xla"] else "graph"
+    shapes = ", ".join(f"{name} {shape}" for name, shape in result["batch"].items())
+    rows = {
+        "model": f"{result['parameters']:,} parameters, {result['precision']}, {compiler}",
+        "machine": f"{result['device']}, {result['cores']} cores",
+        "batch": shapes,
+        "to the first step": f"{result['seconds_to_first_step']:.1f} s",
+        "step": f"{_milliseconds(step)}",
+        "step with input": f"{_milliseconds(with_input)}",
+        "speed": f"{result['examples_per_second']:,.1f} examples/s, "
+        f"{result['positions_per_second']:,.0f} {UNITS[result['modality']]}/s",
+        "input alone": f"{result['input']['examples_per_second']:,.1f} examples/s, "
+        f"{1000 * result['input']['cpu_seconds_per_batch']:,.1f} ms of CPU a batch",
+        "peak memory": f"{result['peak_memory'] / 2**30:.2f} GiB",
+        **{f"  {name}": f"{share:.0%}" for name, share in result["parts"].items()},
+    }
+    table = Table.grid(padding=(0, 2))
+    for name, value in rows.items():
+        table.add_row(name, value)
+    Console(highlight=False, soft_wrap=True).print(table)
+
+
+def _milliseconds(timing):
+    median, low, high = (1000 * timing[name] for name in ("median", "low", "high"))
+    return f"{median:,.1f} ms ({low:,.1f} to {high:,.1f}, the middle half)"
+
+
+if __name__ == "__main__":
+    app.run(main)
