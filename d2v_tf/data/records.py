@@ -1,6 +1,7 @@
 """Sources that are read front to back: TFRecord files, of any origin or TFDS's."""
 
 import dataclasses
+import os
 import struct
 from collections.abc import Callable
 
@@ -113,12 +114,15 @@ def _as_record(position, candidates):
 
 
 def record_files(pattern):
-    """The files that a glob names, sorted.
+    """The files that a glob names, or the TFRecord files of a folder, sorted.
 
     Raises:
         DataError: where there is none.
     """
-    files = sorted(tf.io.gfile.glob(pattern))
+    if tf.io.gfile.isdir(pattern):
+        files = sorted(tf.io.gfile.glob(os.path.join(pattern, "*tfrecord*")))
+    else:
+        files = sorted(tf.io.gfile.glob(pattern))
     if not files:
         raise DataError(f"data: tfrecord:{pattern} names no file. Check the pattern; quote it.")
     return files

@@ -208,6 +208,12 @@ def test_a_damaged_record_is_replaced_and_counted(folder):
     assert len(rows["mask"]) == 160 and (rows["target_token_ids"][:, 0] == 0).all()
 
 
+def test_shards_are_named_by_a_glob_or_by_their_folder(folder):
+    by_glob = open_corpus(f"tfrecord:{folder}/*.tfrecord")
+    by_folder = open_corpus(f"tfrecord:{folder}")
+    assert by_folder.source.num_examples == by_glob.source.num_examples > 0
+
+
 def test_what_is_no_corpus_is_refused_by_name(folder, tmp_path, monkeypatch):
     with pytest.raises(DataError, match="'texts:x' is not a source; .* Did you mean text"):
         open_corpus("texts:x")
