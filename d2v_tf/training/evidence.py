@@ -69,10 +69,15 @@ class Evidence:
         records = read_json_lines(self.path)
         if not records:
             return
-        table = Table("frozen, mean-pooled features", "step", "task", "kNN %", "linear probe %")
+        table = Table(
+            "frozen, mean-pooled features", "step", "task", "tested on", "kNN %", "linear probe %"
+        )
         for record in records:
+            tested = str(record.get("test_examples", ""))  # older runs did not write it down
             scores = (f"{100 * record[name]:.1f}" for name in ("knn", "linear"))
-            table.add_row(record["of"], f"{record['step']:,}", escape(record["task"]), *scores)
+            table.add_row(
+                record["of"], f"{record['step']:,}", escape(record["task"]), tested, *scores
+            )
         self.console.print(table)
 
     def _measure(self, task, features_of, step, of):
@@ -81,7 +86,8 @@ class Evidence:
             return
         train, test = features_of(task.train), features_of(task.test)
         if self._is_possible(task, train[1], test[1]):
-            self._record(step, task, of, probe(train, test))
+            counts = {"train_examples": len(train[1]), "test_examples": len(test[1])}
+            self._record(step, task, of, {**probe(train, test), **counts})
 
     def _is_possible(self, task, train_labels, test_labels):
         """Whether a task's labels can be probed; a task that cannot is dropped, and said so."""

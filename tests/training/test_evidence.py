@@ -60,17 +60,25 @@ def test_baselines_come_first_and_each_score_is_measured_once(evidence):
         ("untrained", 0, 1.0, 1.0),
         ("pre-trained", 5, 1.0, 1.0),
     ]
+    train, test = (
+        sum(len(y) for _, y in part) for part in (evidence.tasks[0].train, evidence.tasks[0].test)
+    )
+    for record in read_json_lines(evidence.path):
+        assert (record["train_examples"], record["test_examples"]) == (train, test)
 
 
 def test_the_table_has_every_score_in_percent(evidence):
     first = evidence.tasks[0]
     evidence._record(0, first, "raw pixels", {"knn": 0.5, "linear": 0.625})
-    evidence._record(12000, first, "pre-trained", {"knn": 0.75, "linear": 0.8764})
+    evidence._record(
+        12000, first, "pre-trained", {"knn": 0.75, "linear": 0.8764, "test_examples": 321}
+    )
     evidence.print_table()
     shown = evidence.console.file.getvalue()
     raw, trained = (line for line in shown.splitlines() if "raw" in line or "pre-" in line)
     assert "50.0" in raw and "62.5" in raw
     assert "12,000" in trained and "75.0" in trained and "87.6" in trained
+    assert "321" in trained
 
 
 def test_the_callback_counts_the_steps_of_the_whole_run(evidence):
