@@ -48,6 +48,8 @@ def read_audio(file, min_samples=1, max_samples=None, place=0.0):
             frames = audio.read(first + num_frames, dtype="float32", always_2d=True)[first:]
     except soundfile.SoundFileError as error:
         raise AudioError(_explain(error)) from None
+    except MemoryError:
+        raise AudioError(f"its header promises {num_frames} samples, too many to hold") from None
     if len(frames) < num_frames:
         raise AudioError(
             f"its header promises {audio.frames} samples and {num_frames - len(frames)} are missing"
