@@ -19,6 +19,7 @@ setup(
         "keras>=3.15,<4",
         "keras-nlp>=0.32",  # installs keras-hub, the import that is used
         "numpy",
+        "packaging",
         "pydantic>=2",
         "pyyaml",
         "rich",
@@ -33,8 +34,8 @@ setup(
         "tokenizers>=0.20",  # trains and applies byte-level BPE
     ],
     extras_require={
-        # For input pipelines of your own. Here soundfile decodes; tensorflow-io's native decoders
-        # need TensorFlow 2.16.
+        # Decodes and resamples where its native operations load; 0.37, the newest, is built for
+        # TensorFlow 2.16, so with the TensorFlow asked for above soundfile and soxr still do it.
         "audio-io": ["tensorflow-io>=0.37"],
         # torch and transformers are what our numbers are compared with; the package needs neither.
         "test": ["pillow", "pytest", "ruff", "torch==2.13.0", "transformers>=5"],

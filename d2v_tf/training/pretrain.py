@@ -139,7 +139,8 @@ def print_summary(console, recipe, model, data, published_batch_size=None):
             f"{type(backbone).__name__}, {shape.num_layers} blocks of width {shape.hidden_dim}, "
             f"{backbone.count_params():,} parameters"
         ),
-        "data": f"{data.name}, {data.num_examples:,} examples",
+        "data": f"{data.name}, {data.num_examples:,} examples"
+        + (f", read by {data.reader}" if data.reader else ""),
         "batch": data.describe_batch()
         + (f", in {recipe.accumulate} parts" if recipe.accumulate > 1 else ""),
         "length": f"{recipe.steps:,} updates, {epochs:,.1f} epochs",

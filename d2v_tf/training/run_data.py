@@ -16,7 +16,12 @@ class RunData:
         recipe: a recipe; its `data` group is read.
         warn: callable(str), for an example that is skipped.
         source: has `name` and `num_examples`.
+
+    Attributes:
+        reader: optional str. What decodes the data, where that depends on what is installed.
     """
+
+    reader = None
 
     def __init__(self, recipe, warn, source):
         self.recipe, self.warn, self.source = recipe, warn, source

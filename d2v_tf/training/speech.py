@@ -8,7 +8,7 @@ import tensorflow as tf
 from d2v_tf.backbones.preprocessing import Data2VecAudioConverter
 from d2v_tf.backbones.speech import Data2VecSpeechBackbone
 from d2v_tf.backbones.speech_frontend import feature_lengths
-from d2v_tf.data.audio_files import SAMPLE_RATE
+from d2v_tf.data.audio_files import SAMPLE_RATE, audio_reader
 from d2v_tf.data.reading import DataError
 from d2v_tf.data.speech import evaluation_dataset, plan_batches, pretraining_dataset
 from d2v_tf.data.speech_sources import SpeechFiles, open_speech_source
@@ -49,6 +49,7 @@ class SpeechData(RunData):
     def __init__(self, recipe, warn):
         group = recipe.data
         super().__init__(recipe, warn, _open(group, group.source))
+        self.reader = audio_reader()
         self.eval_source = group.eval_source
         if group.eval_source is None and group.source == "builtin":
             self.eval_source = "builtin:test"

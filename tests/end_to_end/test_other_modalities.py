@@ -68,6 +68,7 @@ def test_speech_runs_resumes_and_leaves_a_preset(tmp_path):
     settings = [*SPEECH, f"data.cache_dir={tmp_path}/cache"]
     done = resumed_equals_unbroken("speech", settings, tmp_path / "run")
     assert "800 examples" in done.stdout and "8 s of audio an update" in done.stdout
+    assert "read by soundfile and soxr" in " ".join(done.stdout.split())
     probed = {(r["of"], r["task"]) for r in records(tmp_path / "run", "probes.jsonl")}
     assert probed == {
         (of, task)
