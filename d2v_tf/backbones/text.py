@@ -1,10 +1,42 @@
 """The text backbone: RoBERTa's encoder."""
 
 import keras
+import numpy as np
 from keras import ops
 
 from d2v_tf.backbones.backbone import Data2VecBackbone
 from d2v_tf.backbones.transformer import TransformerEncoder
+
+POSITION_INITIALIZERS = ("normal", "sinusoidal")
+# Wavelengths of sinusoidal positions, from 2 pi to this many times that. Attention Is All You Need
+# (arXiv 1706.03762) has 10,000, for longer texts.
+MAX_WAVELENGTH = 1000.0
+
+
+class Sinusoids(keras.initializers.Initializer):
+    """Sines and cosines of the row, `[N, D]`, as a learned table's first values.
+
+    Row n has `sin(n / 1000^(2 i / D))` and `cos(n / 1000^(2 i / D))` for i in [0, D / 2), after
+    arXiv 1706.03762, less their mean over the rows: that a fixed number of positions away is then
+    a linear function of a row, which attention has to find out of random rows one by one.
+
+    Args:
+        stddev: float. Standard deviation of the whole table.
+    """
+
+    def __init__(self, stddev):
+        self.stddev = stddev
+
+    def __call__(self, shape, dtype=None):
+        rows, dim = shape
+        half = -(-dim // 2)
+        angles = np.arange(rows)[:, None] / MAX_WAVELENGTH ** (np.arange(half) / half)
+        table = np.concatenate([np.sin(angles), np.cos(angles)], axis=1)[:, :dim]
+        table = table - table.mean(axis=0)
+        return ops.convert_to_tensor(self.stddev * table / table.std(), dtype=dtype or "float32")
+
+    def get_config(self):
+        return {"stddev": self.stddev}
 
 
 class TokenFrontend(keras.layers.Layer):
@@ -14,22 +46,24 @@ class TokenFrontend(keras.layers.Layer):
         vocabulary_size: int. Number of token types.
         hidden_dim: int. Width D of the features.
         padding_token_id: int. What stands where no token is.
+        stddev: float. Standard deviation that the embeddings start with.
 
     Call: `{"token_ids": int [B, T], "padding_mask": [B, T]}`, 1 = real; where the mask is left out,
     every token but padding is real. Returns `{"features": [B, T, D], "padding_mask": bool [B, T]}`.
     """
 
-    def __init__(self, vocabulary_size, hidden_dim, padding_token_id=1, **kwargs):
+    def __init__(self, vocabulary_size, hidden_dim, padding_token_id=1, stddev=0.02, **kwargs):
         super().__init__(**kwargs)
         self.vocabulary_size = vocabulary_size
         self.hidden_dim = hidden_dim
         self.padding_token_id = padding_token_id
+        self.stddev = stddev
 
     def build(self, input_shape):
         self.token_embedding = keras.layers.Embedding(
             self.vocabulary_size,
             self.hidden_dim,
-            embeddings_initializer=keras.initializers.TruncatedNormal(stddev=0.02),
+            embeddings_initializer=keras.initializers.TruncatedNormal(stddev=self.stddev),
             dtype=self.dtype_policy,
             name="token_embedding",
         )
@@ -50,6 +84,7 @@ class TokenFrontend(keras.layers.Layer):
             "vocabulary_size": self.vocabulary_size,
             "hidden_dim": self.hidden_dim,
             "padding_token_id": self.padding_token_id,
+            "stddev": self.stddev,
         }
 
 
@@ -63,25 +98,41 @@ class LearnedPositions(keras.layers.Layer):
         max_sequence_length: int. The most real tokens in an example.
         layer_norm_epsilon: float.
         dropout: float. Dropout rate of the result.
+        initializer: `"normal"` or `"sinusoidal"`. What the table starts as.
+        stddev: float. Standard deviation of its first values.
 
     Call: features `[B, T, D]` and a padding mask `[B, T]` -> `[B, T, D]`.
     """
 
-    def __init__(self, max_sequence_length, layer_norm_epsilon=1e-5, dropout=0.0, **kwargs):
+    def __init__(
+        self,
+        max_sequence_length,
+        layer_norm_epsilon=1e-5,
+        dropout=0.0,
+        initializer="normal",
+        stddev=0.02,
+        **kwargs,
+    ):
         super().__init__(**kwargs)
         self.max_sequence_length = max_sequence_length
         self.layer_norm_epsilon = layer_norm_epsilon
         self.dropout_rate = dropout
+        self.initializer = initializer
+        self.stddev = stddev
         self.norm = keras.layers.LayerNormalization(
             epsilon=layer_norm_epsilon, dtype=self.dtype_policy, name="norm"
         )
         self.dropout = keras.layers.Dropout(dropout, dtype=self.dtype_policy)
 
     def build(self, input_shape, *_, **__):
+        if self.initializer == "sinusoidal":
+            initializer = Sinusoids(self.stddev)
+        else:
+            initializer = keras.initializers.TruncatedNormal(stddev=self.stddev)
         self.position_embedding = self.add_weight(
             name="position_embedding",
             shape=(1 + self.max_sequence_length, input_shape[-1]),
-            initializer=keras.initializers.TruncatedNormal(stddev=0.02),
+            initializer=initializer,
         )
         self.norm.build(input_shape)
 
@@ -106,6 +157,8 @@ class LearnedPositions(keras.layers.Layer):
             "max_sequence_length": self.max_sequence_length,
             "layer_norm_epsilon": self.layer_norm_epsilon,
             "dropout": self.dropout_rate,
+            "initializer": self.initializer,
+            "stddev": self.stddev,
         }
 
 
@@ -132,6 +185,12 @@ class Data2VecTextBackbone(Data2VecBackbone):
         layer_norm_epsilon: float. Defaults to `1e-5`.
         activation: str. Of the feed-forward networks. Defaults to `"gelu"`, the exact one.
         padding_token_id: int. Defaults to `1`, RoBERTa's.
+        token_stddev: float. Standard deviation that token embeddings start with. Defaults to
+            `0.02`, RoBERTa's.
+        position_initializer: `"normal"`, RoBERTa's, or `"sinusoidal"`. What the learned table of
+            positions starts as. Defaults to `"normal"`.
+        position_stddev: float. Standard deviation of that table at the start. Defaults to `0.02`,
+            RoBERTa's.
         dtype: optional dtype policy or its name.
 
     Input: `{"token_ids": int [B, T], "padding_mask": [B, T]}`, 1 = real; the mask may be left out
@@ -139,7 +198,8 @@ class Data2VecTextBackbone(Data2VecBackbone):
 
     Raises:
         ValueError: where `num_heads` does not divide the width, `padding_token_id` is not in the
-            vocabulary, or a text is longer than `max_sequence_length`.
+            vocabulary, there is no such `position_initializer`, or a text is longer than
+            `max_sequence_length`.
 
     Example:
     ```python
@@ -164,6 +224,9 @@ class Data2VecTextBackbone(Data2VecBackbone):
         layer_norm_epsilon=1e-5,
         activation="gelu",
         padding_token_id=1,
+        token_stddev=0.02,
+        position_initializer="normal",
+        position_stddev=0.02,
         dtype=None,
         **kwargs,
     ):
@@ -178,12 +241,29 @@ class Data2VecTextBackbone(Data2VecBackbone):
                 f"padding_token_id={padding_token_id}, vocabulary_size={vocabulary_size}"
             )
 
+        if position_initializer not in POSITION_INITIALIZERS:
+            raise ValueError(
+                f"position_initializer must be one of {POSITION_INITIALIZERS}. "
+                f"Received: {position_initializer!r}"
+            )
+
         # === Layers ===
         frontend = TokenFrontend(
-            vocabulary_size, hidden_dim, padding_token_id, dtype=dtype, name="frontend"
+            vocabulary_size,
+            hidden_dim,
+            padding_token_id,
+            token_stddev,
+            dtype=dtype,
+            name="frontend",
         )
         positions = LearnedPositions(
-            max_sequence_length, layer_norm_epsilon, dropout=dropout, dtype=dtype, name="positions"
+            max_sequence_length,
+            layer_norm_epsilon,
+            dropout=dropout,
+            initializer=position_initializer,
+            stddev=position_stddev,
+            dtype=dtype,
+            name="positions",
         )
         encoder = TransformerEncoder(
             num_layers=num_layers,
@@ -224,6 +304,9 @@ class Data2VecTextBackbone(Data2VecBackbone):
         self.layer_norm_epsilon = layer_norm_epsilon
         self.activation = activation
         self.padding_token_id = padding_token_id
+        self.token_stddev = token_stddev
+        self.position_initializer = position_initializer
+        self.position_stddev = position_stddev
 
     def __call__(self, inputs, *args, **kwargs):
         # A functional model wants all of its inputs: the mask that was left out is made here.
@@ -255,4 +338,7 @@ class Data2VecTextBackbone(Data2VecBackbone):
             "layer_norm_epsilon": self.layer_norm_epsilon,
             "activation": self.activation,
             "padding_token_id": self.padding_token_id,
+            "token_stddev": self.token_stddev,
+            "position_initializer": self.position_initializer,
+            "position_stddev": self.position_stddev,
         }

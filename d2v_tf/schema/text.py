@@ -31,6 +31,9 @@ class TextModel(Group):
     layer_norm_epsilon: AboveZero = 1e-5
     activation: Literal["gelu", "relu", "silu"] = "gelu"
     padding_token_id: NonNegative = 1
+    token_stddev: AboveZero = 0.02
+    position_initializer: Literal["normal", "sinusoidal"] = "normal"
+    position_stddev: AboveZero = 0.02
 
 
 class TokenMask(Group):

@@ -27,6 +27,9 @@ ARGUMENTS = {
     "layer_norm_epsilon": 1e-3,
     "activation": "relu",
     "padding_token_id": 3,
+    "token_stddev": 0.3,
+    "position_initializer": "sinusoidal",
+    "position_stddev": 0.2,
 }
 TOKENS = np.array([[0, 8, 9, 4, 10, 2], [0, 7, 2, 1, 1, 1]])
 MASK = TOKENS != 1
@@ -237,3 +240,47 @@ np.save(folder + "/features.npy", [keras.ops.convert_to_numpy(x) for x in featur
     assert done.returncode == 0, done.stderr[-2000:]
     expected = [backbone(make_inputs()), *backbone.block_features(make_inputs(), "ffn")]
     assert_allclose(np.load(tmp_path / "features.npy"), np.stack(expected), atol=1e-5)
+
+
+def test_embeddings_start_as_asked_for():
+    keras.utils.set_random_seed(0)
+    backbone = d2v_tf.Data2VecTextBackbone(
+        vocabulary_size=500,
+        max_sequence_length=64,
+        num_layers=1,
+        hidden_dim=32,
+        num_heads=2,
+        intermediate_dim=8,
+        token_stddev=0.3,
+        position_initializer="sinusoidal",
+        position_stddev=0.05,
+    )
+    tokens = backbone.frontend.token_embedding.embeddings.numpy()
+    assert_allclose(tokens.std(), 0.88 * 0.3, rtol=0.02)  # Keras cuts a normal off at 2 deviations
+    expected = np.empty((65, 32))
+    for n in range(65):
+        for i in range(16):
+            angle = n / 1000 ** (2 * i / 32)
+            expected[n, i], expected[n, 16 + i] = np.sin(angle), np.cos(angle)
+    expected -= expected.mean(axis=0)
+    expected *= 0.05 / expected.std()
+    assert_allclose(backbone.positions.position_embedding.numpy(), expected, atol=1e-6)
+
+
+def test_embeddings_start_as_robertas_unless_told_otherwise():
+    keras.utils.set_random_seed(0)
+    backbone = d2v_tf.Data2VecTextBackbone(
+        vocabulary_size=500,
+        max_sequence_length=64,
+        num_layers=1,
+        hidden_dim=32,
+        num_heads=2,
+        intermediate_dim=8,
+    )
+    for table in (backbone.frontend.token_embedding.embeddings, backbone.positions.weights[0]):
+        assert_allclose(table.numpy().std(), 0.88 * 0.02, rtol=0.05)
+
+
+def test_an_unknown_position_initializer_is_refused():
+    with pytest.raises(ValueError, match="position_initializer must be one of.*'sine'"):
+        make_backbone(position_initializer="sine")
