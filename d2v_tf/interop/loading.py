@@ -1,0 +1,110 @@
+"""`load_backbone`: finds out what a path is, and reads it."""
+
+import os
+import warnings
+
+import keras
+
+from d2v_tf.backbones.backbone import Data2VecBackbone
+from d2v_tf.interop.huggingface import MODELS, load_huggingface, read_json
+from d2v_tf.interop.key_map import LoadReport, WeightsError
+
+# Keras' names of the backbones, which importing their classes registers.
+PRESETS = tuple(keras.saving.get_registered_name(m.backbone_class) for m in MODELS.values())
+READABLE = (
+    "a preset folder of d2v_tf, a finished run's folder, or a Hugging Face folder "
+    "(config.json with model.safetensors or pytorch_model.bin)"
+)
+
+
+def load_backbone(path, dtype=None, verbose=True):
+    """Reads a backbone from whatever kind of folder it is in.
+
+    Args:
+        path: str. A preset folder, a finished run's folder, or a local Hugging Face folder of type
+            `data2vec-vision`, `data2vec-audio` or `data2vec-text`, with or without a head.
+        dtype: optional dtype policy or its name.
+        verbose: bool. Whether to print what the path was seen to be.
+
+    Returns:
+        A `Data2VecVisionBackbone`, `Data2VecSpeechBackbone` or `Data2VecTextBackbone`. A published
+        speech model has `padding="reference"`.
+
+    Raises:
+        WeightsError: names what does not fit: fields, missing keys, keys of another shape.
+
+    Warns:
+        UserWarning: names the keys that are not the backbone's, those of a head.
+
+    Example:
+    ```python
+    backbone = d2v_tf.load_backbone("data2vec-audio-base")  # a folder
+    ```
+    """
+    backbone, report = load_with_report(path, dtype=dtype)
+    if verbose:
+        print(report.summary())
+    if report.unused:
+        warnings.warn(
+            f"{report.path}: {len(report.unused)} tensors are not the backbone's and were not "
+            f"read: {', '.join(report.unused)}",
+            stacklevel=2,
+        )
+    return backbone
+
+
+def load_with_report(path, dtype=None):
+    """As `load_backbone`, without a word.
+
+    Returns:
+        (backbone, `LoadReport`).
+    """
+    folder = find_folder(path)
+    config = read_json(os.path.join(folder, "config.json"))
+    if "model_type" in config:
+        return load_huggingface(folder, dtype=dtype)
+    if "registered_name" in config:
+        return _load_preset(folder, config, dtype)
+    raise WeightsError(
+        f"{folder}/config.json: it has neither model_type nor registered_name. Give {READABLE}."
+    )
+
+
+def find_folder(path):
+    """The folder with `config.json` that a path stands for.
+
+    Raises:
+        WeightsError: where there is none.
+    """
+    path = os.fspath(path)
+    if not os.path.exists(path):
+        raise WeightsError(
+            f"{path}: does not exist. Give {READABLE}. Nothing is downloaded from here."
+        )
+    if not os.path.isdir(path):
+        raise WeightsError(f"{path}: is a file. Give {READABLE}.")
+    for folder in (path, os.path.join(path, "preset")):
+        if os.path.isfile(os.path.join(folder, "config.json")):
+            return folder
+    if os.path.isfile(os.path.join(path, "config.yaml")):
+        raise WeightsError(
+            f"{path}: this run is not finished, it has no preset/ yet. The command that started it "
+            "continues it."
+        )
+    raise WeightsError(f"{path}: has no config.json. Give {READABLE}.")
+
+
+def _load_preset(folder, config, dtype):
+    name = config["registered_name"]
+    if not str(name).startswith("d2v_tf>Data2Vec") or not str(name).endswith("Backbone"):
+        raise WeightsError(
+            f"{folder}/config.json: registered_name is {name!r}, no backbone of ours."
+        )
+    options = {} if dtype is None else {"dtype": dtype}
+    try:
+        backbone = Data2VecBackbone.from_preset(folder, **options)
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        reason = str(error).strip().split("\n")[0]
+        raise WeightsError(f"{folder}: this preset cannot be read ({reason})") from None
+    mapped = {weight.path: (weight.path,) for weight in backbone.weights}
+    return backbone, LoadReport(folder, f"a preset ({type(backbone).__name__})", mapped)
