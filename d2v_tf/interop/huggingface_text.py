@@ -33,11 +33,7 @@ KEYS = (
     (f"{BLOCK}.attention.query_bias", SAME, f"{ATTENTION}.query.bias"),
     (f"{BLOCK}.attention.key_bias_weight", SAME, f"{ATTENTION}.key.bias"),
     (f"{BLOCK}.attention.value_bias", SAME, f"{ATTENTION}.value.bias"),
-    (
-        f"{BLOCK}.attention.output_dense.kernel",
-        TRANSPOSED,
-        f"{ATTENTION_OUTPUT}.dense.weight",
-    ),
+    (f"{BLOCK}.attention.output_dense.kernel", TRANSPOSED, f"{ATTENTION_OUTPUT}.dense.weight"),
     (f"{BLOCK}.attention.output_dense.bias", SAME, f"{ATTENTION_OUTPUT}.dense.bias"),
     (f"{BLOCK}.attention_norm.gamma", SAME, f"{ATTENTION_OUTPUT}.LayerNorm.weight"),
     (f"{BLOCK}.attention_norm.beta", SAME, f"{ATTENTION_OUTPUT}.LayerNorm.bias"),

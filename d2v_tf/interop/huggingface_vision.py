@@ -30,11 +30,7 @@ KEYS = (
     ),
     (f"{BLOCK}.attention.query_bias", SAME, f"{ATTENTION}.query.bias"),
     (f"{BLOCK}.attention.value_bias", SAME, f"{ATTENTION}.value.bias"),
-    (
-        f"{BLOCK}.attention.output_dense.kernel",
-        TRANSPOSED,
-        f"{ATTENTION_OUTPUT}.dense.weight",
-    ),
+    (f"{BLOCK}.attention.output_dense.kernel", TRANSPOSED, f"{ATTENTION_OUTPUT}.dense.weight"),
     (f"{BLOCK}.attention.output_dense.bias", SAME, f"{ATTENTION_OUTPUT}.dense.bias"),
     (f"{BLOCK}.relative_position_bias.table", SAME, f"{ATTENTION}.{TABLE}"),
     (f"{BLOCK}.attention_norm.gamma", SAME, f"{LAYER}.layernorm_before.weight"),
@@ -107,9 +103,7 @@ def to_arguments(fields):
     image_size = _pair("image_size", fields["image_size"], 224)
     patch_size = _pair("patch_size", fields["patch_size"], 16)
     if patch_size[0] != patch_size[1]:
-        raise ValueError(
-            f"patch_size is {patch_size}: patches that are not square are not supported."
-        )
+        raise ValueError(f"patch_size is {patch_size}: patches must be square.")
     per_block = fields["use_relative_position_bias"]
     shared = fields["use_shared_relative_position_bias"]
     if per_block and shared:

@@ -96,9 +96,10 @@ def find_folder(path):
 
 def _load_preset(folder, config, dtype):
     name = config["registered_name"]
-    if not str(name).startswith("d2v_tf>Data2Vec") or not str(name).endswith("Backbone"):
+    if name not in PRESETS:
         raise WeightsError(
-            f"{folder}/config.json: registered_name is {name!r}, no backbone of ours."
+            f"{folder}/config.json: registered_name is {name!r}; only these are read: "
+            f"{', '.join(PRESETS)}."
         )
     options = {} if dtype is None else {"dtype": dtype}
     try:
