@@ -8,6 +8,7 @@ import keras
 from d2v_tf.backbones.backbone import Data2VecBackbone
 from d2v_tf.interop.huggingface import MODELS, load_huggingface, read_json
 from d2v_tf.interop.key_map import LoadReport, WeightsError
+from d2v_tf.interop.resizing import resize_backbone
 
 # Keras' names of the backbones, which importing their classes registers.
 PRESETS = tuple(keras.saving.get_registered_name(m.backbone_class) for m in MODELS.values())
@@ -17,12 +18,14 @@ READABLE = (
 )
 
 
-def load_backbone(path, dtype=None, verbose=True):
+def load_backbone(path, image_shape=None, dtype=None, verbose=True):
     """Reads a backbone from whatever kind of folder it is in.
 
     Args:
         path: str. A preset folder, a finished run's folder, or a local Hugging Face folder of type
             `data2vec-vision`, `data2vec-audio` or `data2vec-text`, with or without a head.
+        image_shape: optional (int, int, int). Of a vision backbone for images of another size than
+            the file's: its tables of relative and absolute positions are resized.
         dtype: optional dtype policy or its name.
         verbose: bool. Whether to print what the path was seen to be.
 
@@ -39,9 +42,10 @@ def load_backbone(path, dtype=None, verbose=True):
     Example:
     ```python
     backbone = d2v_tf.load_backbone("data2vec-audio-base")  # a folder
+    backbone = d2v_tf.load_backbone("data2vec-vision-base", image_shape=(384, 384, 3))
     ```
     """
-    backbone, report = load_with_report(path, dtype=dtype)
+    backbone, report = load_with_report(path, image_shape=image_shape, dtype=dtype)
     if verbose:
         print(report.summary())
     if report.unused:
@@ -53,7 +57,7 @@ def load_backbone(path, dtype=None, verbose=True):
     return backbone
 
 
-def load_with_report(path, dtype=None):
+def load_with_report(path, image_shape=None, dtype=None):
     """As `load_backbone`, without a word.
 
     Returns:
@@ -62,12 +66,19 @@ def load_with_report(path, dtype=None):
     folder = find_folder(path)
     config = read_json(os.path.join(folder, "config.json"))
     if "model_type" in config:
-        return load_huggingface(folder, dtype=dtype)
-    if "registered_name" in config:
-        return _load_preset(folder, config, dtype)
-    raise WeightsError(
-        f"{folder}/config.json: it has neither model_type nor registered_name. Give {READABLE}."
-    )
+        backbone, report = load_huggingface(folder, dtype=dtype)
+    elif "registered_name" in config:
+        backbone, report = _load_preset(folder, config, dtype)
+    else:
+        raise WeightsError(
+            f"{folder}/config.json: it has neither model_type nor registered_name. Give {READABLE}."
+        )
+    if image_shape is None:
+        return backbone, report
+    try:
+        return resize_backbone(backbone, image_shape), report
+    except ValueError as error:
+        raise WeightsError(f"{folder}: {error}") from None
 
 
 def find_folder(path):
