@@ -9,6 +9,7 @@ from d2v_tf.interop.huggingface_config import read_config, write_config
 from d2v_tf.interop.huggingface_speech import SPEECH
 from d2v_tf.interop.huggingface_text import TEXT
 from d2v_tf.interop.huggingface_vision import VISION
+from d2v_tf.interop.json_files import read_json
 from d2v_tf.interop.key_map import (
     LoadReport,
     WeightsError,
@@ -16,6 +17,7 @@ from d2v_tf.interop.key_map import (
     export_entries,
     load_entries,
 )
+from d2v_tf.interop.preprocessing import save_preprocessing
 from d2v_tf.interop.tensor_files import open_tensors
 
 MODELS = {model.model_type: model for model in (VISION, SPEECH, TEXT)}
@@ -72,7 +74,7 @@ def load_huggingface(folder, dtype=None):
     )
 
 
-def save_huggingface(backbone, folder):
+def save_huggingface(backbone, folder, preprocessing=None):
     """Writes what `transformers` loads back: `config.json` and `model.safetensors`.
 
     Weights are float32, and bit for bit the same when they are read again. What their
@@ -82,19 +84,21 @@ def save_huggingface(backbone, folder):
 
     Args:
         backbone: a `Data2VecBackbone`.
-        folder: str. Made if it does not exist; these two files are overwritten.
+        folder: str. Made if it does not exist; these files are overwritten.
+        preprocessing: optional `Data2VecImageConverter`, `Data2VecAudioConverter` or
+            `Data2VecTextTokenizer`. Written beside it, as theirs.
 
     Raises:
-        ValueError: for a backbone that theirs cannot be configured to equal; names the argument.
+        WeightsError: for what theirs cannot be configured to equal; names the argument.
     """
     model = next((m for m in MODELS.values() if isinstance(backbone, m.backbone_class)), None)
     if model is None:
         names = ", ".join(m.backbone_class.__name__ for m in MODELS.values())
-        raise ValueError(f"backbone must be one of {names}. Received: {backbone}")
+        raise WeightsError(f"backbone must be one of {names}. Received: {backbone}")
     try:
         config = write_config(model, backbone)
     except ValueError as error:
-        raise ValueError(
+        raise WeightsError(
             f"{type(backbone).__name__} cannot be written for transformers: {error}"
         ) from None
     entries = expand(model.keys, backbone)
@@ -104,19 +108,5 @@ def save_huggingface(backbone, folder):
         json.dump(config, file, indent=2)
         file.write("\n")
     save_file(tensors, os.path.join(folder, "model.safetensors"), metadata={"format": "pt"})
-
-
-def read_json(path):
-    """The dict in a file.
-
-    Raises:
-        WeightsError: where it cannot be read or is none.
-    """
-    try:
-        with open(path, encoding="utf-8") as file:
-            content = json.load(file)
-    except (OSError, ValueError) as error:
-        raise WeightsError(f"{path}: cannot be read ({type(error).__name__}: {error}).") from None
-    if not isinstance(content, dict):
-        raise WeightsError(f"{path}: it holds no JSON object.")
-    return content
+    if preprocessing is not None:
+        save_preprocessing(preprocessing, folder, getattr(backbone, "max_sequence_length", None))

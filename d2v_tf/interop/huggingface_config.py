@@ -122,7 +122,7 @@ def read_config(model, config, path):
             )
     fields = {field: config.get(field, default) for field, default in defaults.items()}
     for field, value in fields.items():
-        if not _is_like(value, defaults[field]):
+        if not is_like(value, defaults[field]):
             raise WeightsError(
                 f"{path}: {field} is {value!r}; a value like {defaults[field]!r} is needed."
             )
@@ -175,7 +175,7 @@ def activation_field(value):
     return names[0]
 
 
-def _is_like(value, default):
+def is_like(value, default):
     """Whether a value has the default's type; a default of `None` takes any."""
     if default is None:
         return True
@@ -184,5 +184,5 @@ def _is_like(value, default):
     if isinstance(default, float):
         return isinstance(value, (int, float))
     if isinstance(default, tuple):
-        return isinstance(value, (list, tuple)) and all(_is_like(v, 0) for v in value)
+        return isinstance(value, (list, tuple)) and all(is_like(v, 0) for v in value)
     return isinstance(value, type(default))

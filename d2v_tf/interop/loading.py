@@ -6,16 +6,13 @@ import warnings
 import keras
 
 from d2v_tf.backbones.backbone import Data2VecBackbone
-from d2v_tf.interop.huggingface import MODELS, load_huggingface, read_json
+from d2v_tf.interop.huggingface import MODELS, load_huggingface
+from d2v_tf.interop.json_files import READABLE, find_folder, read_json
 from d2v_tf.interop.key_map import LoadReport, WeightsError
 from d2v_tf.interop.resizing import resize_backbone
 
 # Keras' names of the backbones, which importing their classes registers.
 PRESETS = tuple(keras.saving.get_registered_name(m.backbone_class) for m in MODELS.values())
-READABLE = (
-    "a preset folder of d2v_tf, a finished run's folder, or a Hugging Face folder "
-    "(config.json with model.safetensors or pytorch_model.bin)"
-)
 
 
 def load_backbone(path, image_shape=None, dtype=None, verbose=True):
@@ -79,30 +76,6 @@ def load_with_report(path, image_shape=None, dtype=None):
         return resize_backbone(backbone, image_shape), report
     except ValueError as error:
         raise WeightsError(f"{folder}: {error}") from None
-
-
-def find_folder(path):
-    """The folder with `config.json` that a path stands for.
-
-    Raises:
-        WeightsError: where there is none.
-    """
-    path = os.fspath(path)
-    if not os.path.exists(path):
-        raise WeightsError(
-            f"{path}: does not exist. Give {READABLE}. Nothing is downloaded from here."
-        )
-    if not os.path.isdir(path):
-        raise WeightsError(f"{path}: is a file. Give {READABLE}.")
-    for folder in (path, os.path.join(path, "preset")):
-        if os.path.isfile(os.path.join(folder, "config.json")):
-            return folder
-    if os.path.isfile(os.path.join(path, "config.yaml")):
-        raise WeightsError(
-            f"{path}: this run is not finished, it has no preset/ yet. The command that started it "
-            "continues it."
-        )
-    raise WeightsError(f"{path}: has no config.json. Give {READABLE}.")
 
 
 def _load_preset(folder, config, dtype):
