@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 
 from safetensors.numpy import save_file
 
@@ -104,9 +105,11 @@ def save_huggingface(backbone, folder, preprocessing=None):
     entries = expand(model.keys, backbone)
     tensors = export_entries(entries, model.sizes(config))
     os.makedirs(folder, exist_ok=True)
-    with open(os.path.join(folder, "config.json"), "w", encoding="utf-8") as file:
+    paths = [os.path.join(folder, name) for name in ("config.json", "model.safetensors")]
+    with open(paths[0], "w", encoding="utf-8") as file:
         json.dump(config, file, indent=2)
         file.write("\n")
-    save_file(tensors, os.path.join(folder, "model.safetensors"), metadata={"format": "pt"})
+    save_file(tensors, paths[1], metadata={"format": "pt"})
+    shutil.copymode(*paths)  # else nobody but the writer may read it
     if preprocessing is not None:
         save_preprocessing(preprocessing, folder, getattr(backbone, "max_sequence_length", None))

@@ -22,6 +22,9 @@ NAMES = (
 class SafetensorsFile:
     """A `.safetensors` file; a tensor's bytes are read when it is asked for.
 
+    The file is opened anew for each: one that stays open keeps all that was read in memory (Base:
+    2.3 times the weights instead of 1.3).
+
     Raises:
         WeightsError: for a file that is none or is cut off.
     """
@@ -29,21 +32,23 @@ class SafetensorsFile:
     def __init__(self, path):
         self.name = path
         try:
-            self._file = safe_open(path, framework="numpy")
+            with safe_open(path, framework="numpy") as file:
+                self._shapes = {k: tuple(file.get_slice(k).get_shape()) for k in file.keys()}
         except (SafetensorError, OSError) as error:
             raise WeightsError(f"{path}: no readable safetensors file ({error}).") from None
 
     def keys(self):
         """list of str."""
-        return list(self._file.keys())
+        return list(self._shapes)
 
     def shape(self, key):
         """tuple of int."""
-        return tuple(self._file.get_slice(key).get_shape())
+        return self._shapes[key]
 
     def read(self, key):
         """float32 array."""
-        array = self._file.get_tensor(key)
+        with safe_open(self.name, framework="numpy") as file:
+            array = file.get_tensor(key)
         if array.dtype.kind in "biuc":  # bfloat16 has a kind of its own
             raise WeightsError(f"{self.name}: {key} holds {array.dtype}, no real numbers.")
         return array.astype("float32", copy=False)

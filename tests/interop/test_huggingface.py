@@ -38,6 +38,8 @@ def folder(tmp_path):
 def test_there_and_back_is_exact(name, tmp_path):
     backbone = make_backbone(name)
     d2v_tf.save_huggingface(backbone, tmp_path)
+    modes = {path.stat().st_mode for path in tmp_path.iterdir()}
+    assert len(modes) == 1  # whoever may read the configuration may read the weights
     again, report = load_with_report(tmp_path)
     assert_same_backbone(again, backbone)
     assert report.unused == report.missing == report.constants == ()
