@@ -27,7 +27,7 @@ def convert(source, target, target_format="preset", image_size=None, say=print):
         raise WeightsError(f"--format: {target_format!r} is none of {', '.join(FORMATS)}.")
     if os.path.exists(target) and (not os.path.isdir(target) or os.listdir(target)):
         raise WeightsError(f"--to: {target} exists and is no empty folder. Give a new one.")
-    image_shape = None if image_size is None else (image_size, image_size, 3)
+    image_shape = None if image_size is None else (image_size, image_size)
     backbone, report = load_with_report(source, image_shape=image_shape)
     say(report.summary())
     for key in report.unused:

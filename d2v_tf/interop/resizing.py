@@ -19,7 +19,7 @@ def resize_backbone(backbone, image_shape):
 
     Args:
         backbone: a `Data2VecVisionBackbone`.
-        image_shape: (int, int, int). Height, width and channels; the channels stay.
+        image_shape: (int, int) or (int, int, int). Height, width and channels, which stay.
 
     Returns:
         A new backbone, or the same one where the size is its own.
@@ -33,6 +33,8 @@ def resize_backbone(backbone, image_shape):
             f"image_shape is for a Data2VecVisionBackbone. Received: {type(backbone).__name__}"
         )
     image_shape = tuple(image_shape)
+    if len(image_shape) == 2:
+        image_shape += backbone.image_shape[2:]
     if image_shape == backbone.image_shape:
         return backbone
     if image_shape[2:] != backbone.image_shape[2:]:

@@ -50,10 +50,12 @@ def test_preset_to_hugging_face_and_back(name, tmp_path):
 
 def test_another_image_size(tmp_path):
     d2v_tf.save_huggingface(
-        make_backbone("vision_per_block"), tmp_path / "small", preprocessing_for("vision")
+        make_backbone("vision_per_block", image_shape=(12, 12, 1)),
+        tmp_path / "small",
+        preprocessing_for("vision"),
     )
     convert(str(tmp_path / "small"), str(tmp_path / "large"), image_size=24, say=lambda line: None)
-    assert d2v_tf.load_backbone(tmp_path / "large").image_shape == (24, 24, 3)
+    assert d2v_tf.load_backbone(tmp_path / "large").image_shape == (24, 24, 1)
     assert d2v_tf.load_preprocessing(tmp_path / "large").image_size == (24, 24)
 
 

@@ -116,7 +116,7 @@ def test_load_backbone_resizes(name, tmp_path):
 def test_what_cannot_be_resized(tmp_path):
     d2v_tf.save_huggingface(make_backbone("vision_per_block"), tmp_path / "vision")
     d2v_tf.save_huggingface(make_backbone("text"), tmp_path / "text")
-    for shape in [(24, 24, 1), (24, 24)]:
+    for shape in [(24, 24, 1), (24,)]:
         with pytest.raises(WeightsError, match="with as many channels as in"):
             d2v_tf.load_backbone(tmp_path / "vision", image_shape=shape)
     with pytest.raises(WeightsError, match="patch_size must divide"):
