@@ -23,6 +23,7 @@ setup(
         "pydantic>=2",
         "pyyaml",
         "rich",
+        "safetensors>=0.4",  # weights of other libraries
         "scikit-learn",  # the embedded digits and the probes
         "scipy",
         "soundfile",

@@ -4,11 +4,7 @@ import numpy as np
 import pytest
 
 from d2v_tf.backbones.speech import Data2VecSpeechBackbone
-
-torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip install torch")
-transformers = pytest.importorskip(
-    "transformers", reason="transformers is not installed: pip install transformers"
-)
+from tests.parity.models import assert_close, backbone_of, perturbed, torch, transformers
 
 COMMON = {
     "num_hidden_layers": 3,
@@ -45,85 +41,17 @@ CONFIGS = {
 }
 
 
-def huggingface_model(**kwargs):
-    config = transformers.Data2VecAudioConfig(**{**COMMON, **kwargs}, attn_implementation="eager")
-    model = transformers.Data2VecAudioModel(config).eval()
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for weight in model.parameters():  # no zero or one is left to hide a mistake
-            weight += 0.3 * torch.randn(weight.shape, generator=generator)
-    return model
-
-
-def our_backbone(config, padding="reference"):
-    return Data2VecSpeechBackbone(
-        num_layers=config.num_hidden_layers,
-        hidden_dim=config.hidden_size,
-        num_heads=config.num_attention_heads,
-        intermediate_dim=config.intermediate_size,
-        conv_dims=config.conv_dim,
-        conv_kernel_sizes=config.conv_kernel,
-        conv_strides=config.conv_stride,
-        conv_bias=config.conv_bias,
-        position_conv_layers=config.num_conv_pos_embeddings,
-        position_conv_kernel_size=config.conv_pos_kernel_size,
-        position_conv_groups=config.num_conv_pos_embedding_groups,
-        layer_norm_epsilon=config.layer_norm_eps,
-        activation=config.hidden_act,
-        padding=padding,
-    )
-
-
-def transfer(state, backbone):
-    """Copies a Hugging Face state dict; every tensor must find its place."""
-    state = {name: tensor.detach().numpy() for name, tensor in state.items()}
-
-    def copy(variable, name):
-        # Transposed, PyTorch's [out, in, kernel] is Keras' [kernel, in, out].
-        variable.assign(np.transpose(state.pop(name)))
-
-    def copy_dense(layer, name):
-        copy(layer.kernel, f"{name}.weight")
-        copy(layer.bias, f"{name}.bias")
-
-    def copy_norm(layer, name):
-        copy(layer.gamma, f"{name}.weight")
-        copy(layer.beta, f"{name}.bias")
-
-    frontend, positions = backbone.frontend, backbone.positions
-    for i, (conv, norm) in enumerate(zip(frontend.convs, frontend.conv_norms, strict=True)):
-        layer = f"feature_extractor.conv_layers.{i}"
-        copy(conv.kernel, f"{layer}.conv.weight")
-        if conv.bias is not None:
-            copy(conv.bias, f"{layer}.conv.bias")
-        copy_norm(norm, f"{layer}.layer_norm")
-    copy_norm(frontend.feature_norm, "feature_projection.layer_norm")
-    copy_dense(frontend.projection, "feature_projection.projection")
-    copy(backbone.mask_token.embedding, "masked_spec_embed")
-    for i, conv in enumerate(positions.convs):
-        copy_dense(conv, f"encoder.pos_conv_embed.layers.{i}.conv")
-    copy_norm(positions.norm, "encoder.layer_norm")
-    for i, block in enumerate(backbone.encoder.blocks):
-        layer = f"encoder.layers.{i}"
-        names = [f"{layer}.attention.{x}_proj" for x in "qkv"]
-        kernels = [state.pop(f"{name}.weight").T for name in names]
-        block.attention.qkv_kernel.assign(np.concatenate(kernels, axis=1))
-        copy(block.attention.query_bias, f"{names[0]}.bias")
-        copy(block.attention.key_bias_weight, f"{names[1]}.bias")
-        copy(block.attention.value_bias, f"{names[2]}.bias")
-        copy_dense(block.attention.output_dense, f"{layer}.attention.out_proj")
-        copy_norm(block.attention_norm, f"{layer}.layer_norm")
-        copy_dense(block.intermediate_dense, f"{layer}.feed_forward.intermediate_dense")
-        copy_dense(block.output_dense, f"{layer}.feed_forward.output_dense")
-        copy_norm(block.output_norm, f"{layer}.final_layer_norm")
-    assert not state, f"not transferred: {sorted(state)}"
-
-
 def make_pair(padding="reference", **kwargs):
-    theirs = huggingface_model(**kwargs)
-    ours = our_backbone(theirs.config, padding)
-    transfer(theirs.state_dict(), ours)
-    return theirs, ours
+    config = transformers.Data2VecAudioConfig(**{**COMMON, **kwargs}, attn_implementation="eager")
+    theirs = perturbed(transformers.Data2VecAudioModel(config))
+    ours = backbone_of(theirs)
+    return theirs, ours if padding == ours.padding else with_padding(ours, padding)
+
+
+def with_padding(backbone, padding):
+    other = Data2VecSpeechBackbone.from_config({**backbone.get_config(), "padding": padding})
+    other.set_weights(backbone.get_weights())
+    return other
 
 
 def make_inputs(backbone, frames=(23, 11, 1)):
@@ -137,18 +65,11 @@ def make_inputs(backbone, frames=(23, 11, 1)):
     return waveform * padding_mask, padding_mask, samples
 
 
-def assert_close(got, expected):
-    expected = expected.detach().numpy()
-    assert got.shape == expected.shape
-    assert np.abs(got - expected).max() <= 1e-4 * np.abs(expected).max()
-
-
 @pytest.mark.parametrize("name", CONFIGS)
 def test_every_stage_equals_huggingface_without_padding(name):
     """In either form: it is padding that they treat differently."""
     theirs, ours = make_pair(**CONFIGS[name])
-    invariant = our_backbone(theirs.config, "invariant")
-    invariant.set_weights(ours.get_weights())
+    invariant = with_padding(ours, "invariant")
     waveform, _, _ = make_inputs(ours)
     with torch.no_grad():
         features = theirs.feature_extractor(torch.tensor(waveform)).transpose(1, 2)

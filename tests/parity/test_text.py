@@ -3,12 +3,7 @@
 import numpy as np
 import pytest
 
-from d2v_tf.backbones.text import Data2VecTextBackbone
-
-torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip install torch")
-transformers = pytest.importorskip(
-    "transformers", reason="transformers is not installed: pip install transformers"
-)
+from tests.parity.models import assert_close, backbone_of, perturbed, torch, transformers
 
 COMMON = {
     "vocab_size": 30,
@@ -42,77 +37,17 @@ TOKENS = np.array(
 )
 
 
-def huggingface_model(**kwargs):
+def make_pair(**kwargs):
     config = transformers.Data2VecTextConfig(**{**COMMON, **kwargs}, attn_implementation="eager")
-    model = transformers.Data2VecTextModel(config, add_pooling_layer=False).eval()
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for weight in model.parameters():  # no zero or one is left to hide a mistake
-            weight += 0.3 * torch.randn(weight.shape, generator=generator)
-    return model
-
-
-def our_backbone(config):
-    return Data2VecTextBackbone(
-        vocabulary_size=config.vocab_size,
-        max_sequence_length=config.max_position_embeddings - config.pad_token_id - 1,
-        num_layers=config.num_hidden_layers,
-        hidden_dim=config.hidden_size,
-        num_heads=config.num_attention_heads,
-        intermediate_dim=config.intermediate_size,
-        layer_norm_epsilon=config.layer_norm_eps,
-        activation=config.hidden_act,
-        padding_token_id=config.pad_token_id,
-    )
-
-
-def transfer(state, backbone):
-    """Copies a Hugging Face state dict; every tensor must find its place."""
-    state = {name: tensor.detach().numpy() for name, tensor in state.items()}
-
-    def copy_dense(layer, name):
-        layer.kernel.assign(state.pop(f"{name}.weight").T)
-        layer.bias.assign(state.pop(f"{name}.bias"))
-
-    def copy_norm(layer, name):
-        layer.gamma.assign(state.pop(f"{name}.weight"))
-        layer.beta.assign(state.pop(f"{name}.bias"))
-
-    words = state.pop("embeddings.word_embeddings.weight")
-    backbone.frontend.token_embedding.embeddings.assign(words)
-    table = state.pop("embeddings.position_embeddings.weight")[backbone.padding_token_id :]
-    segment = state.pop("embeddings.token_type_embeddings.weight")[0]
-    backbone.positions.position_embedding.assign(table + segment)
-    copy_norm(backbone.positions.norm, "embeddings.LayerNorm")
-    for i, block in enumerate(backbone.encoder.blocks):
-        layer = f"encoder.layer.{i}"
-        attention = f"{layer}.attention.self"
-        kernels = [state.pop(f"{attention}.{x}.weight").T for x in ("query", "key", "value")]
-        block.attention.qkv_kernel.assign(np.concatenate(kernels, axis=1))
-        block.attention.query_bias.assign(state.pop(f"{attention}.query.bias"))
-        block.attention.key_bias_weight.assign(state.pop(f"{attention}.key.bias"))
-        block.attention.value_bias.assign(state.pop(f"{attention}.value.bias"))
-        copy_dense(block.attention.output_dense, f"{layer}.attention.output.dense")
-        copy_norm(block.attention_norm, f"{layer}.attention.output.LayerNorm")
-        copy_dense(block.intermediate_dense, f"{layer}.intermediate.dense")
-        copy_dense(block.output_dense, f"{layer}.output.dense")
-        copy_norm(block.output_norm, f"{layer}.output.LayerNorm")
-    assert not state, f"not transferred: {sorted(state)}"
-
-
-def assert_close(got, expected):
-    expected = expected.detach().numpy()
-    assert got.shape == expected.shape
-    assert np.abs(got - expected).max() <= 1e-4 * np.abs(expected).max()
+    theirs = perturbed(transformers.Data2VecTextModel(config, add_pooling_layer=False))
+    return theirs, backbone_of(theirs)
 
 
 @pytest.mark.parametrize("padded", [False, True])
 @pytest.mark.parametrize("name", CONFIGS)
 def test_outputs_and_every_block_equal_huggingface(name, padded):
-    theirs = huggingface_model(**CONFIGS[name])
+    theirs, ours = make_pair(**CONFIGS[name])
     padding = theirs.config.pad_token_id
-    ours = our_backbone(theirs.config)
-    transfer(theirs.state_dict(), ours)
     tokens = np.where(TOKENS == 1, padding, TOKENS) if padded else TOKENS[:1]
     mask = tokens != padding
     assert padded == (not mask.all())

@@ -1,0 +1,115 @@
+"""Hugging Face folders: `config.json` with weights, read and written."""
+
+import json
+import os
+import shutil
+
+from safetensors.numpy import save_file
+
+from d2v_tf.interop.huggingface_config import read_config, write_config
+from d2v_tf.interop.huggingface_speech import SPEECH
+from d2v_tf.interop.huggingface_text import TEXT
+from d2v_tf.interop.huggingface_vision import VISION
+from d2v_tf.interop.json_files import read_json
+from d2v_tf.interop.key_map import (
+    LoadReport,
+    WeightsError,
+    expand,
+    export_entries,
+    load_entries,
+)
+from d2v_tf.interop.preprocessing import save_preprocessing
+from d2v_tf.interop.tensor_files import open_tensors
+
+MODELS = {model.model_type: model for model in (VISION, SPEECH, TEXT)}
+
+
+def load_huggingface(folder, dtype=None):
+    """Reads a backbone of type `data2vec-vision`, `data2vec-audio` or `data2vec-text`.
+
+    A head's weights are not read; the report names them. A speech model gets
+    `padding="reference"`, as published models were trained, unless we wrote the folder.
+
+    Args:
+        folder: str. Holds `config.json` and weights: `model.safetensors`, `pytorch_model.bin`, or
+            several of either with their index.
+        dtype: optional dtype policy or its name.
+
+    Returns:
+        (backbone, `LoadReport`).
+
+    Raises:
+        WeightsError: names the fields or the keys that do not fit.
+    """
+    path = os.path.join(folder, "config.json")
+    config = read_json(path)
+    model = MODELS.get(config.get("model_type"))
+    if model is None:
+        raise WeightsError(
+            f"{path}: model_type is {config.get('model_type')!r}; only these are read: "
+            f"{', '.join(MODELS)}."
+        )
+    arguments, fields = read_config(model, config, path)
+    tensors = open_tensors(folder)
+    try:
+        backbone = model.backbone_class(**arguments, dtype=dtype)
+    except ValueError as error:
+        raise WeightsError(f"{path}: {error}") from None
+    prefix = model.prefix if any(k.startswith(model.prefix) for k in tensors.keys()) else ""
+    mapped, missing = load_entries(
+        expand(model.keys, backbone),
+        tensors,
+        model.sizes(fields),
+        optional=model.optional(fields),
+        prefix=prefix,
+    )
+    used = {key for keys in mapped.values() for key in keys}
+    rest = sorted(set(tensors.keys()) - used)
+    constants = [k for k in rest if model.constants and k.endswith(model.constants)]
+    unused = [key for key in rest if key not in constants]
+    if fields.get("type_vocab_size", 1) > 1:  # no input of ours has segments
+        unused.append(f"{prefix}embeddings.token_type_embeddings.weight[1:]")
+    kind = f"a Hugging Face folder ({model.model_type})"
+    return backbone, LoadReport(
+        folder, kind, mapped, tuple(unused), tuple(missing), tuple(constants)
+    )
+
+
+def save_huggingface(backbone, folder, preprocessing=None):
+    """Writes what `transformers` loads back: `config.json` and `model.safetensors`.
+
+    Weights are float32, and bit for bit the same when they are read again. What their
+    configuration has no word for (a speech backbone's `padding` and `feature_grad_mult`) stands
+    under `"d2v_tf"` in it: `d2v_tf.load_backbone` reads it, `transformers`, which always pads as
+    the reference does, does not.
+
+    Args:
+        backbone: a `Data2VecBackbone`.
+        folder: str. Made if it does not exist; these files are overwritten.
+        preprocessing: optional `Data2VecImageConverter`, `Data2VecAudioConverter` or
+            `Data2VecTextTokenizer`. Written beside it, as theirs.
+
+    Raises:
+        WeightsError: for what theirs cannot be configured to equal; names the argument.
+    """
+    model = next((m for m in MODELS.values() if isinstance(backbone, m.backbone_class)), None)
+    if model is None:
+        names = ", ".join(m.backbone_class.__name__ for m in MODELS.values())
+        raise WeightsError(f"backbone must be one of {names}. Received: {backbone}")
+    try:
+        config = write_config(model, backbone)
+    except ValueError as error:
+        raise WeightsError(
+            f"{type(backbone).__name__} cannot be written for transformers: {error}"
+        ) from None
+    entries = expand(model.keys, backbone)
+    tensors = export_entries(entries, model.sizes(config))
+    os.makedirs(folder, exist_ok=True)
+    paths = [os.path.join(folder, name) for name in ("config.json", "model.safetensors")]
+    with open(paths[0], "w", encoding="utf-8") as file:
+        json.dump(config, file, indent=2)
+        file.write("\n")
+    save_file(tensors, paths[1], metadata={"format": "pt"})
+    shutil.copymode(*paths)  # else nobody but the writer may read it
+    if preprocessing is not None:
+        save_preprocessing(preprocessing, folder, getattr(backbone, "max_sequence_length", None))

@@ -1,0 +1,95 @@
+"""`load_backbone`: finds out what a path is, and reads it."""
+
+import os
+import warnings
+
+import keras
+
+from d2v_tf.backbones.backbone import Data2VecBackbone
+from d2v_tf.interop.huggingface import MODELS, load_huggingface
+from d2v_tf.interop.json_files import READABLE, find_folder, read_json
+from d2v_tf.interop.key_map import LoadReport, WeightsError
+from d2v_tf.interop.resizing import resize_backbone
+
+# Keras' names of the backbones, which importing their classes registers.
+PRESETS = tuple(keras.saving.get_registered_name(m.backbone_class) for m in MODELS.values())
+
+
+def load_backbone(path, image_shape=None, dtype=None, verbose=True):
+    """Reads a backbone from whatever kind of folder it is in.
+
+    Args:
+        path: str. A preset folder, a finished run's folder, or a local Hugging Face folder of type
+            `data2vec-vision`, `data2vec-audio` or `data2vec-text`, with or without a head.
+        image_shape: optional (int, int, int). Of a vision backbone for images of another size than
+            the file's: its tables of relative and absolute positions are resized.
+        dtype: optional dtype policy or its name.
+        verbose: bool. Whether to print what the path was seen to be.
+
+    Returns:
+        A `Data2VecVisionBackbone`, `Data2VecSpeechBackbone` or `Data2VecTextBackbone`. A published
+        speech model has `padding="reference"`.
+
+    Raises:
+        WeightsError: names what does not fit: fields, missing keys, keys of another shape.
+
+    Warns:
+        UserWarning: names the keys that are not the backbone's, those of a head.
+
+    Example:
+    ```python
+    backbone = d2v_tf.load_backbone("data2vec-audio-base")  # a folder
+    backbone = d2v_tf.load_backbone("data2vec-vision-base", image_shape=(384, 384, 3))
+    ```
+    """
+    backbone, report = load_with_report(path, image_shape=image_shape, dtype=dtype)
+    if verbose:
+        print(report.summary())
+    if report.unused:
+        warnings.warn(
+            f"{report.path}: {len(report.unused)} tensors are not the backbone's and were not "
+            f"read: {', '.join(report.unused)}",
+            stacklevel=2,
+        )
+    return backbone
+
+
+def load_with_report(path, image_shape=None, dtype=None):
+    """As `load_backbone`, without a word.
+
+    Returns:
+        (backbone, `LoadReport`).
+    """
+    folder = find_folder(path)
+    config = read_json(os.path.join(folder, "config.json"))
+    if "model_type" in config:
+        backbone, report = load_huggingface(folder, dtype=dtype)
+    elif "registered_name" in config:
+        backbone, report = _load_preset(folder, config, dtype)
+    else:
+        raise WeightsError(
+            f"{folder}/config.json: it has neither model_type nor registered_name. Give {READABLE}."
+        )
+    if image_shape is None:
+        return backbone, report
+    try:
+        return resize_backbone(backbone, image_shape), report
+    except ValueError as error:
+        raise WeightsError(f"{folder}: {error}") from None
+
+
+def _load_preset(folder, config, dtype):
+    name = config["registered_name"]
+    if name not in PRESETS:
+        raise WeightsError(
+            f"{folder}/config.json: registered_name is {name!r}; only these are read: "
+            f"{', '.join(PRESETS)}."
+        )
+    options = {} if dtype is None else {"dtype": dtype}
+    try:
+        backbone = Data2VecBackbone.from_preset(folder, **options)
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        reason = str(error).strip().split("\n")[0]
+        raise WeightsError(f"{folder}: this preset cannot be read ({reason})") from None
+    mapped = {weight.path: (weight.path,) for weight in backbone.weights}
+    return backbone, LoadReport(folder, f"a preset ({type(backbone).__name__})", mapped)
