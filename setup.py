@@ -39,7 +39,7 @@ setup(
         # TensorFlow 2.16, so with the TensorFlow asked for above soundfile and soxr still do it.
         "audio-io": ["tensorflow-io>=0.37"],
         # torch and transformers are what our numbers are compared with; the package needs neither.
-        "test": ["pillow", "pytest", "ruff", "torch==2.13.0", "transformers>=5"],
+        "test": ["pillow", "pytest", "pytest-xdist", "ruff", "torch==2.13.0", "transformers>=5"],
         "dev": ["pre-commit"],
     },
 )

@@ -15,6 +15,7 @@ UNITS = {"vision": "patches", "speech": "frames", "text": "tokens"}
 FLAGS = flags.FLAGS
 flags.DEFINE_enum("modality", None, ["vision", "speech", "text"], "What to measure.", required=True)
 flags.DEFINE_string("size", "tiny", "Which recipe: configs/pretrain/MODALITY_SIZE.yaml.")
+flags.DEFINE_string("config", None, "Recipe, a YAML file, instead of --size.")
 flags.DEFINE_integer("batch", None, "Examples in a batch. Default: the recipe's.", lower_bound=1)
 flags.DEFINE_enum(
     "precision", None, ["float32", "bfloat16", "auto"], "Numbers. Default: the recipe's."
@@ -57,11 +58,16 @@ def benchmark(folder):
 
     flags_given = {"batch_size": FLAGS.batch, "precision": FLAGS.precision, "xla": FLAGS.xla}
     overrides = [f"{key}={value}" for key, value in flags_given.items() if value is not None]
+    if FLAGS.modality == "speech":
+        overrides.append("data.buckets=1")  # batches of one shape
     overrides += FLAGS.set
-    config = str(CONFIGS / f"{FLAGS.modality}_{FLAGS.size}.yaml")
+    config = FLAGS.config or str(CONFIGS / f"{FLAGS.modality}_{FLAGS.size}.yaml")
     recipe = load_recipe(config, overrides, FLAGS.modality)
-    source = FLAGS.data or write_examples(recipe, folder)
-    overrides.append(f"data.source={json.dumps(source)}")  # YAML would read on in it
+    source = FLAGS.data
+    if source is None and not any(setting.startswith("data.source=") for setting in FLAGS.set):
+        source = write_examples(recipe, folder)
+    if source is not None:
+        overrides.append(f"data.source={json.dumps(source)}")  # YAML would read on in it
     return measure(load_recipe(config, overrides, FLAGS.modality), FLAGS.steps)
 
 
@@ -75,6 +81,7 @@ def print_table(result):
     rows = {
         "model": f"{result['parameters']:,} parameters, {result['precision']}, {compiler}",
         "machine": f"{result['device']}, {result['cores']} cores",
+        "data": result["data"],
         "batch": shapes,
         "to the first step": f"{result['seconds_to_first_step']:.1f} s",
         "step": f"{_milliseconds(step)}",
@@ -83,7 +90,9 @@ def print_table(result):
         f"{result['positions_per_second']:,.0f} {UNITS[result['modality']]}/s",
         "input alone": f"{result['input']['examples_per_second']:,.1f} examples/s, "
         f"{1000 * result['input']['cpu_seconds_per_batch']:,.1f} ms of CPU a batch",
-        "peak memory": f"{result['peak_memory'] / 2**30:.2f} GiB",
+        "peak memory": ", ".join(
+            f"{place} {size / 2**30:.2f} GiB" for place, size in result["peak_memory"].items()
+        ),
         **{f"  {name}": f"{share:.0%}" for name, share in result["parts"].items()},
     }
     table = Table.grid(padding=(0, 2))

@@ -17,11 +17,11 @@ class Sinusoids(keras.initializers.Initializer):
     """Sines and cosines of the row, `[N, D]`, as a learned table's first values.
 
     Row n has `sin(n / 1000^(2 i / D))` and `cos(n / 1000^(2 i / D))` for i in [0, D / 2), after
-    arXiv 1706.03762, less their mean over the rows: that a fixed number of positions away is then
-    a linear function of a row, which attention has to find out of random rows one by one.
+    arXiv 1706.03762, less their mean over the rows. The row a fixed number of positions away is
+    then an affine function of a row; between random rows attention has to learn it pair by pair.
 
     Args:
-        stddev: float. Standard deviation of the whole table.
+        stddev: float. Standard deviation of the whole table, exactly.
     """
 
     def __init__(self, stddev):
@@ -185,12 +185,12 @@ class Data2VecTextBackbone(Data2VecBackbone):
         layer_norm_epsilon: float. Defaults to `1e-5`.
         activation: str. Of the feed-forward networks. Defaults to `"gelu"`, the exact one.
         padding_token_id: int. Defaults to `1`, RoBERTa's.
-        token_stddev: float. Standard deviation that token embeddings start with. Defaults to
-            `0.02`, RoBERTa's.
+        token_stddev: float. Standard deviation of the normal distribution that token embeddings
+            start from, cut off at twice it (which leaves 0.88 of it). Defaults to `0.02`, RoBERTa's.
         position_initializer: `"normal"`, RoBERTa's, or `"sinusoidal"`. What the learned table of
             positions starts as. Defaults to `"normal"`.
-        position_stddev: float. Standard deviation of that table at the start. Defaults to `0.02`,
-            RoBERTa's.
+        position_stddev: float. As `token_stddev`, of that table; of sinusoids, all of it. Defaults
+            to `0.02`, RoBERTa's.
         dtype: optional dtype policy or its name.
 
     Input: `{"token_ids": int [B, T], "padding_mask": [B, T]}`, 1 = real; the mask may be left out

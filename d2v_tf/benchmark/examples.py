@@ -18,8 +18,8 @@ REPETITIONS = 4
 def write_examples(recipe, folder):
     """Writes files that a recipe can be measured on.
 
-    Photographs' size and kind of JPEG, utterances as long as the longest crop, English text. What
-    they show is noise: nothing is learned from them.
+    Noise in JPEGs of a photograph's size and in utterances as long as the longest crop; Python's
+    manual as text. Nothing is to be learned from them.
 
     Args:
         recipe: a `Recipe`.

@@ -1,6 +1,5 @@
 """How long a training step takes, and where the time goes."""
 
-import dataclasses
 import functools
 import os
 import platform
@@ -12,6 +11,7 @@ import time
 import numpy as np
 import tensorflow as tf
 
+from d2v_tf.errors import UserError
 from d2v_tf.pretraining.targets import regression_loss
 from d2v_tf.training.modalities import modality_of
 from d2v_tf.training.precision import resolve_precision, resolve_xla
@@ -21,77 +21,184 @@ from d2v_tf.training.pretrain import build_model
 WARM_UP = 2
 
 
-@dataclasses.dataclass(frozen=True)
-class Timing:
-    """Seconds of repeated calls: the median, and the quartiles around it."""
-
-    median: float
-    low: float
-    high: float
-
-    @classmethod
-    def of(cls, seconds):
-        """The timing of a list of durations in seconds."""
-        low, median, high = np.percentile(seconds, [25, 50, 75])
-        return cls(float(median), float(low), float(high))
+PARTS = ("frontend", "teacher and targets", "student and loss", "backward", "optimizer and EMA")
 
 
 def measure(recipe, steps=20):
     """Measures a recipe's training step, its parts, and its input.
 
-    The step is timed on one batch that is in memory already, then together with the input
+    The step is timed on one batch that is in memory already, then with batches from the input
     pipeline. The parts are timed as functions that stop earlier, each compiled for itself: the
-    frontend; with the teacher and its targets; with the student's forward pass and the loss; with
-    all gradients; the whole step. A part is the difference to the function before. All functions
-    take turns, so that a disturbance hits all.
+    frontend; what the targets take; the student's forward pass and the loss, too; all gradients,
+    too; the whole step. A part is the difference to the function before. (Text has a frontend for
+    the teacher and one for the student: the second is in "student and loss".) All take turns, so
+    that a disturbance hits all.
 
     Args:
-        recipe: a resolved `Recipe`, whose data can be opened.
+        recipe: a resolved `Recipe`, whose data can be opened and has batches of one shape.
         steps: int. How often each is timed.
 
     Returns:
-        dict, what `tools/benchmark.py --json` prints: times in seconds, memory in bytes.
+        dict, what `tools/benchmark.py --json` prints: times in seconds; positions, padding counted
+        among them; memory in bytes, up to the end of the first step.
+
+    Raises:
+        UserError: for data that cannot be read, and a recipe that is computed in parts.
     """
+    if recipe.accumulate > 1:
+        raise UserError(
+            f"accumulate: a batch in one part is measured, and it is {recipe.accumulate}. Measure "
+            f"one: --set accumulate=1 --batch={recipe.batch_size // recipe.accumulate}."
+        )
     began = time.perf_counter()
-    data = modality_of(recipe).open_data(recipe, warn=functools.partial(print, file=sys.stderr))
+    warn = functools.partial(print, file=sys.stderr)
+    data = modality_of(recipe).open_data(recipe, warn=warn)
     model = build_model(recipe)
-    batches = iter(data.batches(0))
-    batch = next(batches)
+    try:
+        return _measure(recipe, data, model, steps, began)
+    except tf.errors.OpError as error:
+        raise data.explain(error) from None
+
+
+def _measure(recipe, data, model, steps, began):
+    batch = next(iter(data.batches(0)))
     again = iter(tf.data.Dataset.from_tensors(batch).repeat())
     model.make_train_function()
     train = model.train_function
     _wait_for(train(again))
     first_step = time.perf_counter() - began
+    memory = _peak_memory()
 
+    rate, cpu = _time_input(data, steps)
+    with_input = _time_with_input(train, data, steps)
     precision = resolve_precision(recipe.precision)
     compiled = resolve_xla(recipe.xla, precision, recipe.model)
-    functions = _parts(model, compiled)
-    functions["step"] = lambda batch: train(again)
-    seconds = _time_in_turns(functions, batch, steps)
-    step = Timing.of(seconds["step"])
-    with_input = _time_in_turns({"step": lambda _: train(batches)}, None, steps)["step"]
-    wall, cpu = _time_input(data, steps)
+    functions = {
+        name: functools.partial(function, batch)
+        for name, function in _beginnings(model, compiled).items()
+    }
+    seconds = _time_in_turns({**functions, "step": lambda: train(again)}, steps)
     examples, positions = batch["mask"].shape
+    step = statistics.median(seconds["step"])
     return {
         "modality": recipe.modality,
+        "data": data.name,
         "precision": precision,
         "xla": compiled,
         "device": _device_name(),
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": _num_cores(),
         "parameters": model.student.count_params(),
         "batch": {name: list(value.shape) for name, value in sorted(batch.items())},
         "seconds_to_first_step": first_step,
-        "step": dataclasses.asdict(step),
-        "step_with_input": dataclasses.asdict(Timing.of(with_input)),
-        "examples_per_second": examples / step.median,
-        "positions_per_second": examples * positions / step.median,
-        "parts": _differences(seconds),
-        "input": {
-            "examples_per_second": examples / wall,
-            "cpu_seconds_per_batch": cpu,
-        },
-        "peak_memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "step": _quartiles(seconds["step"]),
+        "step_with_input": _quartiles(with_input),
+        "examples_per_second": examples / step,
+        "positions_per_second": examples * positions / step,
+        "parts": dict(zip(PARTS, _differences(list(seconds.values())), strict=True)),
+        "input": {"examples_per_second": rate, "cpu_seconds_per_batch": cpu},
+        "peak_memory": memory,
     }
+
+
+def _beginnings(model, compiled):
+    """Functions of a batch that do ever more of a step, all but the last one."""
+    student = model.student
+
+    # Each gives one number back: it costs nothing to fetch, and what it needs nothing of is left
+    # out when the function is compiled.
+    def frontend(batch):
+        return tf.reduce_sum(student.frontend(model._inputs(batch), training=True)["features"])
+
+    def targets(batch):
+        return tf.reduce_sum(model._masked_regression(batch)[1])
+
+    def loss(batch):
+        predictions, targets, weights, _ = model._masked_regression(batch)
+        losses = regression_loss(predictions, targets, model.loss_beta, model.loss_scale)
+        return tf.reduce_sum(losses * weights)
+
+    def gradients(batch):
+        return tf.add_n([tf.reduce_sum(g) for g in model._gradients(batch, 1.0)[0]])
+
+    functions = (frontend, targets, loss, gradients)
+    return {f.__name__: tf.function(f, jit_compile=compiled) for f in functions}
+
+
+def _time_in_turns(functions, repeats, clock=time.perf_counter):
+    """Seconds of every call of functions that take turns: dict, name -> list."""
+    seconds = {name: [] for name in functions}
+    for turn in range(WARM_UP + repeats):
+        for name, function in functions.items():
+            began = clock()
+            _wait_for(function())
+            if turn >= WARM_UP:
+                seconds[name].append(clock() - began)
+    return seconds
+
+
+def _wait_for(result):
+    """Returns once a result is there: a GPU computes it after the call."""
+    for value in tf.nest.flatten(result):
+        value.numpy()
+
+
+def _differences(seconds):
+    """What each function adds to the one before, as parts of the last one's time.
+
+    Differences are taken within a turn, and their median over the turns: what slows the machine
+    for a while slows neighbors alike.
+
+    Args:
+        seconds: list of lists, the times of each function, in the same turns.
+
+    Returns:
+        list of floats, as many as functions.
+    """
+    whole = statistics.median(seconds[-1])
+    before = [[0.0] * len(seconds[0]), *seconds]
+    return [
+        statistics.median(b - a for a, b in zip(*pair, strict=True)) / whole
+        for pair in zip(before, seconds, strict=False)
+    ]
+
+
+def _time_input(data, batches):
+    """The input on its own: examples per second, and seconds of CPU that a batch takes."""
+    iterator = iter(data.batches(0))
+    for _ in range(WARM_UP):
+        next(iterator)
+    examples, began, cpu = 0, time.perf_counter(), time.process_time()
+    for _ in range(batches):
+        examples += len(next(iterator)["mask"])
+    rate = examples / (time.perf_counter() - began)
+    return rate, (time.process_time() - cpu) / batches
+
+
+def _time_with_input(train, data, repeats):
+    """Seconds of steps that take their batches from the input."""
+    batches = iter(data.batches(0))  # gone with this function: it reads ahead
+    return _time_in_turns({"step": lambda: train(batches)}, repeats)["step"]
+
+
+def _quartiles(seconds):
+    """The median of durations, and the middle half."""
+    low, median, high = np.percentile(seconds, [25, 50, 75])
+    return {"median": float(median), "low": float(low), "high": float(high)}
+
+
+def _peak_memory():
+    """Bytes: the most that the process has had of the machine, and of its first GPU."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    memory = {"host": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit}
+    if tf.config.list_physical_devices("GPU"):
+        memory["gpu"] = tf.config.experimental.get_memory_info("GPU:0")["peak"]
+    return memory
+
+
+def _num_cores():
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count()
 
 
 def _device_name():
@@ -107,75 +214,3 @@ def _device_name():
             )
     except (OSError, StopIteration):
         return platform.processor() or platform.machine()
-
-
-def _parts(model, compiled):
-    """Functions of a batch that do ever more of a step, by the part that each adds."""
-    student = model.student
-
-    def frontend(batch):
-        return student.frontend(model._inputs(batch), training=True)["features"]
-
-    def loss(batch):
-        predictions, targets, weights, _ = model._masked_regression(batch)
-        losses = regression_loss(predictions, targets, model.loss_beta, model.loss_scale)
-        return tf.reduce_sum(losses * weights)
-
-    def gradients(batch):
-        # Summed, so that none is left out and little is given back.
-        return tf.add_n([tf.reduce_sum(g) for g in model._gradients(batch, 1.0)[0]])
-
-    parts = {
-        "frontend": frontend,
-        "teacher and targets": model.targets,
-        "student and loss": loss,
-        "backward": gradients,
-    }
-    return {name: tf.function(part, jit_compile=compiled) for name, part in parts.items()}
-
-
-def _time_in_turns(functions, batch, repeats):
-    """Seconds of every call of functions that take turns: dict, name -> list."""
-    seconds = {name: [] for name in functions}
-    for turn in range(WARM_UP + repeats):
-        for name, function in functions.items():
-            began = time.perf_counter()
-            _wait_for(function(batch))
-            if turn >= WARM_UP:
-                seconds[name].append(time.perf_counter() - began)
-    return seconds
-
-
-def _wait_for(result):
-    """Returns once a result is there: a GPU computes it after the call."""
-    for value in tf.nest.flatten(result):
-        value.numpy()
-
-
-def _differences(seconds):
-    """What each part takes of a step, as a part of 1, in the order of `seconds`.
-
-    Differences are taken within a turn, and their median over the turns: what slows the machine
-    for a while slows neighbours alike.
-    """
-    names = ["frontend", "teacher and targets", "student and loss", "backward", "step"]
-    labels = [*names[:-1], "optimizer and EMA"]
-    whole = statistics.median(seconds["step"])
-    before, shares = [0.0] * len(seconds["step"]), {}
-    for name, label in zip(names, labels, strict=True):
-        shares[label] = (
-            statistics.median(a - b for a, b in zip(seconds[name], before, strict=True)) / whole
-        )
-        before = seconds[name]
-    return shares
-
-
-def _time_input(data, batches):
-    """The input on its own: seconds, and seconds of CPU, that a batch takes."""
-    iterator = iter(data.batches(0))
-    for _ in range(WARM_UP):
-        next(iterator)
-    began, cpu = time.perf_counter(), time.process_time()
-    for _ in range(batches):
-        next(iterator)
-    return (time.perf_counter() - began) / batches, (time.process_time() - cpu) / batches

@@ -40,9 +40,11 @@ def read_audio(file, min_samples=1, max_samples=None, place=0.0):
         AudioError: for a file that is missing, empty, corrupt or too short, or has samples that are
             no numbers.
     """
+    promised = 0
     try:
         with _open(file) as audio:
             rate, num_frames = audio.samplerate, audio.frames
+            promised = num_frames
             first = 0
             if max_samples is not None and num_frames * SAMPLE_RATE > max_samples * rate:
                 num_frames = -(-max_samples * rate // SAMPLE_RATE)
@@ -57,7 +59,7 @@ def read_audio(file, min_samples=1, max_samples=None, place=0.0):
     except soundfile.SoundFileError as error:
         raise AudioError(_explain(error)) from None
     except MemoryError:
-        raise AudioError(f"its header promises {num_frames} samples, too many to hold") from None
+        raise AudioError(f"its header promises {promised} samples, too many to hold") from None
     if len(frames) < num_frames:
         raise AudioError(
             f"its header promises {audio.frames} samples and {num_frames - len(frames)} are missing"

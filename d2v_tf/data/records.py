@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import re
 import struct
 from collections.abc import Callable
 
@@ -14,6 +15,9 @@ from d2v_tf.data.reading import DataError
 # Records that are shuffled together, and files that are read in turn.
 SHUFFLE_BLOCK = 4096
 CYCLE_LENGTH = 8
+# How TFRecord files end, as we and TFDS name them, and how those of one set are numbered.
+SHARD = re.compile(r"\.tfrecord(-\d+-of-\d+)?$")
+NUMBER = re.compile(r"-\d+(-of-\d+)?$")
 # An example that cannot be read is replaced by one of the two that follow it.
 NUM_REPLACEMENTS = 2
 
@@ -120,9 +124,20 @@ def record_files(pattern):
         DataError: where there is none.
     """
     if tf.io.gfile.isdir(pattern):
-        files = sorted(tf.io.gfile.glob(os.path.join(pattern, "*tfrecord*")))
-    else:
-        files = sorted(tf.io.gfile.glob(pattern))
+        names = sorted(name for name in tf.io.gfile.listdir(pattern) if SHARD.search(name))
+        if not names:
+            raise DataError(
+                f"data: tfrecord:{pattern} is a folder without files named *.tfrecord or "
+                f"*.tfrecord-*-of-*. Name them by a pattern: 'tfrecord:{pattern}/*'."
+            )
+        kinds = sorted({NUMBER.sub("", SHARD.sub("", name)) for name in names})
+        if len(kinds) > 1:
+            raise DataError(
+                f"data: tfrecord:{pattern} is a folder of several sets: {', '.join(kinds)}. Name "
+                f"one by a pattern: 'tfrecord:{pattern}/{kinds[0]}*'."
+            )
+        return [os.path.join(pattern, name) for name in names]
+    files = sorted(tf.io.gfile.glob(pattern))
     if not files:
         raise DataError(f"data: tfrecord:{pattern} names no file. Check the pattern; quote it.")
     return files

@@ -45,12 +45,12 @@ def native():
     """The module tensorflow_io, or `None` unless its native operations load."""
     if not _is_built_for(tf.__version__):
         return None
-    import tensorflow_io
-    from tensorflow_io.python.ops import core_ops
-
     try:
+        import tensorflow_io
+        from tensorflow_io.python.ops import core_ops
+
         core_ops.io_audio_resample  # noqa: B018  loads the library
-    except NotImplementedError:  # whose reasons the import has warned of
+    except (NotImplementedError, ImportError, OSError):  # the import has warned of the reasons
         return None
     return tensorflow_io
 

@@ -9,6 +9,7 @@ import yaml
 
 from d2v_tf.config import dump_recipe
 from d2v_tf.errors import UserError
+from d2v_tf.schema.common import Group
 from d2v_tf.training.precision import resolve_precision, resolve_xla
 
 # What may change between two starts of one run: none of it changes what an update computes. XLA
@@ -69,7 +70,9 @@ def open_workdir(path, recipe):
                 "folder."
             ) from None
         config = os.path.join(path, "config.yaml")
-        before = _read(config) if glob.glob(f"{glob.escape(path)}/checkpoints/*.index") else {}
+        before = {}
+        if glob.glob(f"{glob.escape(path)}/checkpoints/*.index"):
+            before = _with_defaults(_read(config), recipe)
         recipe = _resolve_auto(recipe, before)
         _check_and_write(config, recipe, before)
         yield recipe
@@ -84,6 +87,25 @@ def _read(path):
             f"{path} cannot be read ({error.strerror}), and there are checkpoints beside it. "
             "Choose another --workdir."
         ) from None
+
+
+def _with_defaults(before, recipe):
+    """What a run was started with; of keys that there were not yet, their defaults.
+
+    Args:
+        before: dict of flat keys, from a run's `config.yaml`.
+        recipe: a `Recipe`, whose modality's keys are meant.
+    """
+    groups = {"": type(recipe)}
+    groups |= {f"{name}.": type(group) for name, group in recipe if isinstance(group, Group)}
+    defaults = {
+        prefix + name: field.get_default(call_default_factory=True)
+        for prefix, group in groups.items()
+        for name, field in group.model_fields.items()
+        if not field.is_required() and f"{prefix}{name}." not in groups
+    }
+    defaults = {k: list(v) if isinstance(v, tuple) else v for k, v in defaults.items()}
+    return {**defaults, **before}
 
 
 def _resolve_auto(recipe, before):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import gzip
+import shutil
 
 import numpy as np
 import pytest
@@ -208,10 +209,22 @@ def test_a_damaged_record_is_replaced_and_counted(folder):
     assert len(rows["mask"]) == 160 and (rows["target_token_ids"][:, 0] == 0).all()
 
 
-def test_shards_are_named_by_a_glob_or_by_their_folder(folder):
+def test_shards_are_named_by_a_glob_or_by_their_folder(folder, tmp_path):
     by_glob = open_corpus(f"tfrecord:{folder}/*.tfrecord")
-    by_folder = open_corpus(f"tfrecord:{folder}")
+    moved = tmp_path / "with [brackets]"
+    shutil.copytree(folder, moved)
+    (moved / "shard-00009.tfrecord.tmp").write_text("left over")  # as an interrupt leaves it
+    by_folder = open_corpus(f"tfrecord:{moved}")
     assert by_folder.source.num_examples == by_glob.source.num_examples > 0
+
+
+def test_a_folder_of_no_shards_or_of_several_sets_is_refused(tmp_path):
+    with pytest.raises(DataError, match=r"is a folder without files named \*.tfrecord or"):
+        open_corpus(f"tfrecord:{tmp_path}")
+    for name in ("a-dev.tfrecord-00000-of-00001", "train-00000-of-00001.tfrecord"):
+        (tmp_path / name).write_text("")
+    with pytest.raises(DataError, match=r"several sets: a-dev, train. Name one .*/a-dev\*'"):
+        open_corpus(f"tfrecord:{tmp_path}")
 
 
 def test_what_is_no_corpus_is_refused_by_name(folder, tmp_path, monkeypatch):

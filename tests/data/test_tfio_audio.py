@@ -145,5 +145,13 @@ def test_native_results_are_soundfiles():
         env={**os.environ, "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
+        timeout=600,  # a decoder that does not come back
     )
     assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
+
+
+def test_one_that_cannot_be_imported_is_left_alone(tmp_path, install):
+    version = ".".join(tf.__version__.split(".")[:2])
+    requirement = f"Requires-Dist: tensorflow ~={version}.0\n"
+    install(requirement, at_import="raise ImportError('libtensorflow_io.so')")
+    assert_soundfile_reads(tmp_path)

@@ -1,6 +1,7 @@
 """The paper's sizes build, step, save and resume, at a batch that fits anywhere."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -59,6 +60,7 @@ def start(modality, recipe, source, workdir, settings):
 
 # Student, teacher and Adam's two: four times the weights, most of them twice while they are saved.
 @pytest.mark.slow
+@pytest.mark.xdist_group("published")  # one at a time: Large takes 9 GB
 @pytest.mark.parametrize(
     ("recipe", "parameters"),
     [
@@ -90,3 +92,4 @@ def test_a_published_recipe_steps_saves_and_resumes(tmp_path, recipe, parameters
     assert np.isfinite([r["loss"] for r in records]).all()
     saved = (workdir / "preset" / "model.weights.h5").stat().st_size
     assert saved == pytest.approx(4 * parameters, rel=0.02)
+    shutil.rmtree(workdir)  # gigabytes, which pytest would keep for three sessions

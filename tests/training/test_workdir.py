@@ -183,3 +183,21 @@ def test_a_run_goes_on_with_the_numbers_that_it_was_started_with(tmp_path, monke
     monkeypatch.setattr("d2v_tf.training.workdir.resolve_xla", lambda x, *_: x)
     with open_workdir(str(tmp_path), recipe()) as resolved:
         assert (resolved.precision, resolved.xla) == ("bfloat16", True)
+
+
+def test_a_run_older_than_a_key_goes_on_with_its_default(tmp_path):
+    text = ROOT / "configs" / "pretrain" / "text_base.yaml"
+    run = load_recipe(text, ["steps=100", "schedule={kind: cosine, warmup_steps: 1}"])
+    start_run(tmp_path, run)
+    config = tmp_path / "config.yaml"
+    lines = config.read_text().splitlines(keepends=True)
+    older = [x for x in lines if "stddev" not in x and "position_init" not in x]
+    assert len(older) == len(lines) - 3
+    config.write_text("".join(older))
+    with open_workdir(str(tmp_path), run):
+        assert "token_stddev: 0.02" in config.read_text()
+    config.write_text("".join(older))
+    other = run.model_copy(update={"model": run.model.model_copy(update={"token_stddev": 0.1})})
+    with pytest.raises(WorkdirError, match="model.token_stddev was 0.02 and is 0.1"):
+        with open_workdir(str(tmp_path), other):
+            pass
