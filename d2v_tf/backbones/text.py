@@ -186,7 +186,7 @@ class Data2VecTextBackbone(Data2VecBackbone):
         activation: str. Of the feed-forward networks. Defaults to `"gelu"`, the exact one.
         padding_token_id: int. Defaults to `1`, RoBERTa's.
         token_stddev: float. Standard deviation of the normal distribution that token embeddings
-            start from, cut off at twice it (which leaves 0.88 of it). Defaults to `0.02`, RoBERTa's.
+            start from, cut off at twice it (0.88 of it is left). Defaults to `0.02`, RoBERTa's.
         position_initializer: `"normal"`, RoBERTa's, or `"sinusoidal"`. What the learned table of
             positions starts as. Defaults to `"normal"`.
         position_stddev: float. As `token_stddev`, of that table; of sinusoids, all of it. Defaults
