@@ -61,7 +61,7 @@ def benchmark(folder):
     if FLAGS.modality == "speech":
         overrides.append("data.buckets=1")  # batches of one shape
     overrides += FLAGS.set
-    config = FLAGS.config or str(CONFIGS / f"{FLAGS.modality}_{FLAGS.size}.yaml")
+    config = FLAGS.config or recipe_of(FLAGS.modality, FLAGS.size)
     recipe = load_recipe(config, overrides, FLAGS.modality)
     source = FLAGS.data
     if source is None and not any(setting.startswith("data.source=") for setting in FLAGS.set):
@@ -69,6 +69,16 @@ def benchmark(folder):
     if source is not None:
         overrides.append(f"data.source={json.dumps(source)}")  # YAML would read on in it
     return measure(load_recipe(config, overrides, FLAGS.modality), FLAGS.steps)
+
+
+def recipe_of(modality, size):
+    """The path of a recipe that comes along."""
+    from d2v_tf.config import ConfigError
+
+    sizes = sorted(path.stem.split("_")[1] for path in CONFIGS.glob(f"{modality}_*.yaml"))
+    if size not in sizes:
+        raise ConfigError(f"--size: {size!r} is not one of {', '.join(sizes)}. See --config.")
+    return str(CONFIGS / f"{modality}_{size}.yaml")
 
 
 def print_table(result):
@@ -93,6 +103,7 @@ def print_table(result):
         "peak memory": ", ".join(
             f"{place} {size / 2**30:.2f} GiB" for place, size in result["peak_memory"].items()
         ),
+        "parts of a step": "differences of medians; a small one may come out below 0",
         **{f"  {name}": f"{share:.0%}" for name, share in result["parts"].items()},
     }
     table = Table.grid(padding=(0, 2))

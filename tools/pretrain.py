@@ -21,8 +21,8 @@ flags.DEFINE_string(
     "data",
     None,
     "Where the examples come from: builtin, folder:PATH, manifest:FILE.tsv (speech), text:GLOB "
-    "(text), tfds:NAME[/CONFIG][:SPLIT] (vision, speech) or tfrecord:GLOB. Default: what the "
-    "recipe says.",
+    "(text), tfds:NAME[/CONFIG][:SPLIT] (vision, speech) or tfrecord:GLOB_OR_PATH. Default: what "
+    "the recipe says.",
 )
 flags.DEFINE_string("workdir", None, "Folder of the run. Default: runs/NAME_OF_THE_RECIPE.")
 flags.DEFINE_multi_string(

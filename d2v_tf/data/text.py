@@ -214,7 +214,7 @@ def pretraining_dataset(
         raise DataError(
             f"data: {corpus.source.name} has rows of {corpus.row_length} tokens, more than the "
             f"{sequence_length} of model.max_sequence_length. Prepare it with "
-            f"--row_length={sequence_length}, or raise the other."
+            f"--row_length={sequence_length}, or give the model longer rows."
         )
 
     def view(example, _):

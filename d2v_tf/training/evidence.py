@@ -96,8 +96,8 @@ class Evidence:
             return True
         self.console.print(
             f"[yellow]warning:[/] no probe of {escape(task.name)}: {len(train_labels)} training "
-            f"examples of {num_classes} classes and {len(test_labels)} test examples; it takes "
-            f"{MIN_EXAMPLES} of 2 classes, and 1."
+            f"examples of {num_classes} classes and {len(test_labels)} test examples; it "
+            f"takes at least {MIN_EXAMPLES} training examples of 2 classes and 1 test example."
         )
         self.tasks.remove(task)
         return False

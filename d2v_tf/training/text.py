@@ -40,11 +40,17 @@ class TextData(RunData):
             tokenizer=group.tokenizer,
         )
         tokenizer = self.corpus.tokenizer
-        if tokenizer.vocabulary_size > model.vocabulary_size:
+        if (
+            tokenizer.vocabulary_size > model.vocabulary_size
+            or self.corpus.row_length > model.max_sequence_length
+        ):
             raise DataError(
-                f"data: the tokenizer of {group.source} has {tokenizer.vocabulary_size:,} tokens, "
-                f"more than the {model.vocabulary_size:,} of model.vocabulary_size. Set that: "
-                f"--set model.vocabulary_size={tokenizer.vocabulary_size}."
+                f"data: {group.source} has rows of {self.corpus.row_length} tokens of a vocabulary "
+                f"of {tokenizer.vocabulary_size:,}; the model takes {model.max_sequence_length} "
+                f"(model.max_sequence_length) of {model.vocabulary_size:,} "
+                "(model.vocabulary_size). Prepare the text for it: --row_length="
+                f"{model.max_sequence_length} --vocab_size={model.vocabulary_size}; or choose a "
+                "recipe for such text, such as configs/pretrain/text_base.yaml."
             )
         if tokenizer.padding_token_id != model.padding_token_id:
             raise DataError(

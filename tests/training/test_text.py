@@ -1,0 +1,50 @@
+"""A text run and the corpus that was prepared for it."""
+
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from d2v_tf.config import load_recipe
+from d2v_tf.data.prepare_text import prepare_text
+from d2v_tf.data.reading import DataError
+from d2v_tf.training.text import TextData
+from tests.data.texts import write_corpus
+
+TINY = Path(__file__).resolve().parents[2] / "configs" / "pretrain" / "text_tiny.yaml"
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    path = tmp_path_factory.mktemp("corpus")
+    write_corpus(path / "text", 4)
+    options = {"vocabulary_size": 300, "row_length": 32, "workers": 1}
+    prepare_text(f"text:{path}/text/*", str(path / "out"), Console(quiet=True), **options)
+    return f"folder:{path}/out"
+
+
+def open_data(source, *overrides):
+    recipe = load_recipe(TINY, [f"data.source='{source}'", *overrides])
+    return TextData(recipe, warn=lambda line: None)
+
+
+def test_a_corpus_that_fits_is_opened(prepared):
+    data = open_data(prepared, "model.max_sequence_length=32", "model.vocabulary_size=300")
+    assert data.num_examples > 0
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ("model.max_sequence_length=16", "model.vocabulary_size=300"),
+        ("model.max_sequence_length=32", "model.vocabulary_size=280"),
+        ("model.max_sequence_length=16", "model.vocabulary_size=280"),
+    ],
+)
+def test_a_corpus_too_large_for_the_model_is_told_all_at_once(prepared, overrides):
+    length, size = (setting.split("=")[1] for setting in overrides)
+    message = (
+        f"rows of 32 tokens of a vocabulary of 300; .*--row_length={length} --vocab_size={size}"
+    )
+    with pytest.raises(DataError, match=message):
+        open_data(prepared, *overrides)
