@@ -10,7 +10,7 @@ pretrain: $(VENV)/.installed
 	$(BIN)/python tools/pretrain.py --modality=vision --workdir=runs/digits
 
 test: lint .venv-audio-io/.installed
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -n 2
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .

@@ -1,6 +1,8 @@
 """The paper's sizes build, step, save and resume, at a batch that fits anywhere."""
 
+import fcntl
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -58,9 +60,18 @@ def start(modality, recipe, source, workdir, settings):
     )
 
 
+@pytest.fixture
+def alone(tmp_path_factory):
+    """Of the processes that run tests, one at a time is here: Large takes up to 10 GB."""
+    base = tmp_path_factory.getbasetemp()  # a process has a folder of its own in the run's
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    with open(shared / "published.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
 # Student, teacher and Adam's two: four times the weights, most of them twice while they are saved.
 @pytest.mark.slow
-@pytest.mark.xdist_group("published")  # one at a time: Large takes 9 GB
 @pytest.mark.parametrize(
     ("recipe", "parameters"),
     [
@@ -71,7 +82,7 @@ def start(modality, recipe, source, workdir, settings):
         ("text_base", 124e6),
     ],
 )
-def test_a_published_recipe_steps_saves_and_resumes(tmp_path, recipe, parameters):
+def test_a_published_recipe_steps_saves_and_resumes(alone, tmp_path, recipe, parameters):
     modality = recipe.split("_")[0]
     source, settings = write_examples(modality, tmp_path / "examples")
     workdir = tmp_path / "run"
