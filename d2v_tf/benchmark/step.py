@@ -20,7 +20,6 @@ from d2v_tf.training.pretrain import build_model
 # Calls before the clock starts: the first compiles, the second may still allocate.
 WARM_UP = 2
 
-
 PARTS = ("frontend", "teacher and targets", "student and loss", "backward", "optimizer and EMA")
 
 

@@ -50,7 +50,7 @@ def native():
         from tensorflow_io.python.ops import core_ops
 
         core_ops.io_audio_resample  # noqa: B018  loads the library
-    except (NotImplementedError, ImportError, OSError):  # the import has warned of the reasons
+    except (NotImplementedError, ImportError, OSError):  # not loadable here: soundfile reads
         return None
     return tensorflow_io
 

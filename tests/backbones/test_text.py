@@ -242,18 +242,23 @@ np.save(folder + "/features.npy", [keras.ops.convert_to_numpy(x) for x in featur
     assert_allclose(np.load(tmp_path / "features.npy"), np.stack(expected), atol=1e-5)
 
 
-def test_embeddings_start_as_asked_for():
+def new_backbone(**kwargs):
+    """One as it starts, large enough for statistics."""
     keras.utils.set_random_seed(0)
-    backbone = d2v_tf.Data2VecTextBackbone(
+    return d2v_tf.Data2VecTextBackbone(
         vocabulary_size=500,
         max_sequence_length=64,
         num_layers=1,
         hidden_dim=32,
         num_heads=2,
         intermediate_dim=8,
-        token_stddev=0.3,
-        position_initializer="sinusoidal",
-        position_stddev=0.05,
+        **kwargs,
+    )
+
+
+def test_embeddings_start_as_asked_for():
+    backbone = new_backbone(
+        token_stddev=0.3, position_initializer="sinusoidal", position_stddev=0.05
     )
     tokens = backbone.frontend.token_embedding.embeddings.numpy()
     assert_allclose(tokens.std(), 0.88 * 0.3, rtol=0.02)  # Keras cuts a normal off at 2 deviations
@@ -268,15 +273,7 @@ def test_embeddings_start_as_asked_for():
 
 
 def test_embeddings_start_as_robertas_unless_told_otherwise():
-    keras.utils.set_random_seed(0)
-    backbone = d2v_tf.Data2VecTextBackbone(
-        vocabulary_size=500,
-        max_sequence_length=64,
-        num_layers=1,
-        hidden_dim=32,
-        num_heads=2,
-        intermediate_dim=8,
-    )
+    backbone = new_backbone()
     for table in (backbone.frontend.token_embedding.embeddings, backbone.positions.weights[0]):
         assert_allclose(table.numpy().std(), 0.88 * 0.02, rtol=0.05)
 
