@@ -6,7 +6,11 @@ from d2v_tf.backbones.speech import Data2VecSpeechBackbone as Data2VecSpeechBack
 from d2v_tf.backbones.text import Data2VecTextBackbone as Data2VecTextBackbone
 from d2v_tf.backbones.vision import Data2VecVisionBackbone as Data2VecVisionBackbone
 from d2v_tf.data.tokenization import Data2VecTextTokenizer as Data2VecTextTokenizer
+from d2v_tf.finetuning.audio_classifier import Data2VecAudioClassifier as Data2VecAudioClassifier
+from d2v_tf.finetuning.image_classifier import Data2VecImageClassifier as Data2VecImageClassifier
+from d2v_tf.finetuning.text_classifier import Data2VecTextClassifier as Data2VecTextClassifier
 from d2v_tf.interop.huggingface import save_huggingface as save_huggingface
 from d2v_tf.interop.loading import load_backbone as load_backbone
+from d2v_tf.interop.loading import load_task as load_task
 from d2v_tf.interop.preprocessing import load_preprocessing as load_preprocessing
 from d2v_tf.pretraining.data2vec import Data2Vec as Data2Vec

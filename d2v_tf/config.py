@@ -9,7 +9,7 @@ import pydantic
 import yaml
 
 from d2v_tf.errors import UserError
-from d2v_tf.schema import DURATIONS, PAPER, RECIPES
+from d2v_tf.schema import DURATIONS, FINETUNE_RECIPES, PAPER, RECIPES
 from d2v_tf.schema.common import Group, Positive
 
 
@@ -47,6 +47,19 @@ def load_recipe(path, overrides=(), modality=None):
         ConfigError: for a file that cannot be read, a key that does not exist, a value of the
             wrong type or out of range, or values that do not fit each other.
     """
+    return _load(path, overrides, modality, RECIPES, _problems)
+
+
+def load_finetune_recipe(path, overrides=(), modality=None):
+    """Reads a recipe for fine-tuning, as `load_recipe` reads one for pre-training.
+
+    Durations may stay parts of the run where the recipe counts epochs;
+    `d2v_tf.schema.finetune.resolve_durations` makes them numbers once the data is known.
+    """
+    return _load(path, overrides, modality, FINETUNE_RECIPES, lambda recipe: recipe.problems())
+
+
+def _load(path, overrides, modality, schemas, problems):
     values = _read_yaml(path)
     overridden = set()
     for override in overrides:
@@ -63,23 +76,23 @@ def load_recipe(path, overrides=(), modality=None):
         return f"the default; {path} has none"
 
     found = values.setdefault("modality", modality or "vision")
-    if not isinstance(found, str) or found not in RECIPES:
+    if not isinstance(found, str) or found not in schemas:
         raise ConfigError(
-            f"modality: {found!r} is not one of {', '.join(RECIPES)} ({origin('modality')})."
+            f"modality: {found!r} is not one of {', '.join(schemas)} ({origin('modality')})."
         )
     if modality not in (None, found):
         raise ConfigError(
-            f"modality: {path} is a recipe for {found}, and --modality={modality} was asked for. "
+            f"modality: {path} is a recipe for {found}, and {modality} was asked for. "
             "Change one of the two."
         )
-    schema = RECIPES[found]
+    schema = schemas[found]
     _refuse_misplaced(values, schema, origin)
     _resolve_durations(values, origin)
     try:
         recipe = schema.model_validate(values)
     except pydantic.ValidationError as error:
         raise ConfigError(_explain(error.errors()[0], found, path, overridden, origin)) from None
-    for key, problem in _problems(recipe):
+    for key, problem in problems(recipe):
         raise ConfigError(f"{key}: {problem} ({origin(key)}).")
     return recipe
 

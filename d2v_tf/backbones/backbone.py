@@ -83,6 +83,17 @@ class Data2VecBackbone(keras_hub.models.Backbone):
         self.final_norm = final_norm
         self.num_prefix_tokens = num_prefix_tokens
 
+    def __call__(self, inputs, *args, **kwargs):
+        return super().__call__(self.complete_inputs(inputs), *args, **kwargs)
+
+    def complete_inputs(self, inputs):
+        """The inputs with what may be left out: what a functional model around this is called with.
+
+        Args:
+            inputs: what the backbone is called with.
+        """
+        return inputs
+
     @property
     def input_names(self):
         """Names of the inputs; a backbone of one input is called with the bare tensor."""

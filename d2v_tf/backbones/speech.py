@@ -170,10 +170,11 @@ class Data2VecSpeechBackbone(Data2VecBackbone):
         self.activation = activation
         self.padding = padding
 
-    def __call__(self, inputs, *args, **kwargs):
+    def complete_inputs(self, inputs):
+        """The inputs with a padding mask, which is `None` where it was left out."""
         if isinstance(inputs, dict) and "padding_mask" not in inputs:
-            inputs = {**inputs, "padding_mask": None}  # Keras knows optional, not missing, inputs
-        return super().__call__(inputs, *args, **kwargs)
+            return {**inputs, "padding_mask": None}  # Keras knows optional, not missing, inputs
+        return inputs
 
     def feature_lengths(self, num_samples):
         """Frames that `num_samples` samples give.

@@ -200,6 +200,16 @@ class WaveformFrontend(keras.layers.Layer):
             "padding_mask": self.feature_padding_mask(inputs),
         }
 
+    def compute_output_spec(self, inputs, training=None):
+        # Without it Keras tries waveforms of its own to find the shapes, too short for a frame.
+        batch, samples = inputs["waveform"].shape
+        frames = None if samples is None else self.feature_lengths(samples)
+        mask = inputs.get("padding_mask")
+        if mask is not None:
+            mask = keras.KerasTensor((batch, frames), dtype="bool")
+        features = keras.KerasTensor((batch, frames, self.hidden_dim), dtype=self.compute_dtype)
+        return {"features": features, "padding_mask": mask}
+
     def conv_features(self, waveform):
         """What the convolutions make of a waveform: `[B, N]` -> `[B, T, conv_dims[-1]]`."""
         length, shortest = (

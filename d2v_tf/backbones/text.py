@@ -308,15 +308,16 @@ class Data2VecTextBackbone(Data2VecBackbone):
         self.position_initializer = position_initializer
         self.position_stddev = position_stddev
 
-    def __call__(self, inputs, *args, **kwargs):
-        # A functional model wants all of its inputs: the mask that was left out is made here.
-        if isinstance(inputs, dict) and inputs.get("padding_mask") is None:
-            token_ids = inputs["token_ids"]
-            if not keras.backend.is_keras_tensor(token_ids):
-                token_ids = ops.convert_to_tensor(token_ids)  # Keras takes no mixture with arrays
-            real = ops.not_equal(token_ids, self.padding_token_id)
-            inputs = {"token_ids": token_ids, "padding_mask": ops.cast(real, "int32")}
-        return super().__call__(inputs, *args, **kwargs)
+    def complete_inputs(self, inputs):
+        """The inputs with the padding mask, made from the tokens where it was left out."""
+        # A functional model wants all of its inputs.
+        if not isinstance(inputs, dict) or inputs.get("padding_mask") is not None:
+            return inputs
+        token_ids = inputs["token_ids"]
+        if not keras.backend.is_keras_tensor(token_ids):
+            token_ids = ops.convert_to_tensor(token_ids)  # Keras takes no mixture with arrays
+        real = ops.not_equal(token_ids, self.padding_token_id)
+        return {"token_ids": token_ids, "padding_mask": ops.cast(real, "int32")}
 
     def feature_padding_mask(self, inputs):
         """Which of the T tokens are real: bool `[B, T]`."""

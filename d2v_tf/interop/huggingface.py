@@ -1,11 +1,13 @@
 """Hugging Face folders: `config.json` with weights, read and written."""
 
+import dataclasses
 import json
 import os
 import shutil
 
 from safetensors.numpy import save_file
 
+from d2v_tf.interop.heads import HEADS, head_of, head_weights
 from d2v_tf.interop.huggingface_config import read_config, write_config
 from d2v_tf.interop.huggingface_speech import SPEECH
 from d2v_tf.interop.huggingface_text import TEXT
@@ -27,8 +29,8 @@ MODELS = {model.model_type: model for model in (VISION, SPEECH, TEXT)}
 def load_huggingface(folder, dtype=None):
     """Reads a backbone of type `data2vec-vision`, `data2vec-audio` or `data2vec-text`.
 
-    A head's weights are not read; the report names them. A speech model gets
-    `padding="reference"`, as published models were trained, unless we wrote the folder.
+    A head's weights are not read; the report names them, and `load_task` reads them. A speech model
+    gets `padding="reference"`, as published models were trained, unless we wrote the folder.
 
     Args:
         folder: str. Holds `config.json` and weights: `model.safetensors`, `pytorch_model.bin`, or
@@ -75,7 +77,7 @@ def load_huggingface(folder, dtype=None):
     )
 
 
-def save_huggingface(backbone, folder, preprocessing=None):
+def save_huggingface(model, folder, preprocessing=None):
     """Writes what `transformers` loads back: `config.json` and `model.safetensors`.
 
     Weights are float32, and bit for bit the same when they are read again. What their
@@ -84,7 +86,7 @@ def save_huggingface(backbone, folder, preprocessing=None):
     the reference does, does not.
 
     Args:
-        backbone: a `Data2VecBackbone`.
+        model: a `Data2VecBackbone`, or a task on one: a classifier or a CTC model.
         folder: str. Made if it does not exist; these files are overwritten.
         preprocessing: optional `Data2VecImageConverter`, `Data2VecAudioConverter` or
             `Data2VecTextTokenizer`. Written beside it, as theirs.
@@ -92,18 +94,24 @@ def save_huggingface(backbone, folder, preprocessing=None):
     Raises:
         WeightsError: for what theirs cannot be configured to equal; names the argument.
     """
-    model = next((m for m in MODELS.values() if isinstance(backbone, m.backbone_class)), None)
-    if model is None:
+    head = head_of(model)
+    backbone = model if head is None else model.backbone
+    kind = next((m for m in MODELS.values() if isinstance(backbone, m.backbone_class)), None)
+    if kind is None:
         names = ", ".join(m.backbone_class.__name__ for m in MODELS.values())
-        raise WeightsError(f"backbone must be one of {names}. Received: {backbone}")
+        raise WeightsError(f"model must be one of {names}, or a task on one. Received: {model}")
     try:
-        config = write_config(model, backbone)
+        config = write_config(kind, backbone)
+        if head is not None:
+            config |= head.to_fields(model)
     except ValueError as error:
         raise WeightsError(
-            f"{type(backbone).__name__} cannot be written for transformers: {error}"
+            f"{type(model).__name__} cannot be written for transformers: {error}"
         ) from None
-    entries = expand(model.keys, backbone)
-    tensors = export_entries(entries, model.sizes(config))
+    tensors = export_entries(expand(kind.keys, backbone), kind.sizes(config))
+    if head is not None:
+        tensors = {kind.prefix + key: tensor for key, tensor in tensors.items()}
+        tensors |= export_entries(expand(head.keys, model, head_weights(model)), {})
     os.makedirs(folder, exist_ok=True)
     paths = [os.path.join(folder, name) for name in ("config.json", "model.safetensors")]
     with open(paths[0], "w", encoding="utf-8") as file:
@@ -113,3 +121,42 @@ def save_huggingface(backbone, folder, preprocessing=None):
     shutil.copymode(*paths)  # else nobody but the writer may read it
     if preprocessing is not None:
         save_preprocessing(preprocessing, folder, getattr(backbone, "max_sequence_length", None))
+
+
+def load_huggingface_task(folder, dtype=None):
+    """Reads a model with a head that `heads.HEADS` knows.
+
+    Args:
+        folder: str. As `load_huggingface`.
+        dtype: optional dtype policy or its name, of the backbone.
+
+    Returns:
+        (task, `LoadReport`).
+
+    Raises:
+        WeightsError: names what does not fit, or that there is no such head.
+    """
+    path = os.path.join(folder, "config.json")
+    config = read_json(path)
+    architecture = (config.get("architectures") or [None])[0]
+    head = HEADS.get(architecture)
+    if head is None:
+        raise WeightsError(
+            f"{path}: architectures is {architecture!r}, which has no head that is read; these "
+            f"are: {', '.join(HEADS)}. load_backbone reads it without one."
+        )
+    backbone, report = load_huggingface(folder, dtype=dtype)
+    try:
+        task = head.task_class(backbone, **head.to_arguments(config, folder))
+    except ValueError as error:
+        raise WeightsError(f"{path}: {error}") from None
+    entries = expand(head.keys, task, head_weights(task))
+    mapped, _ = load_entries(entries, open_tensors(folder), {})
+    used = {key for keys in mapped.values() for key in keys}
+    report = dataclasses.replace(
+        report,
+        kind=f"a Hugging Face folder ({architecture})",
+        mapped={**report.mapped, **mapped},
+        unused=tuple(key for key in report.unused if key not in used),
+    )
+    return task, report

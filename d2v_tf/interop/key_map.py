@@ -58,27 +58,33 @@ class LoadReport:
         return line
 
 
-def expand(table, backbone):
-    """The rows of a table for a backbone.
+def expand(table, model, weights=None):
+    """The rows of a table for a model.
+
+    Args:
+        table: the key map.
+        model: a backbone, or a task with a head.
+        weights: optional list of the variables that the table is about. Defaults to all.
 
     Returns:
-        list of `Entry`, one a variable of the backbone.
+        list of `Entry`, one a variable.
 
     Raises:
         ValueError: for a table that leaves a variable out, which is a mistake in it.
     """
     entries = []
     for ours, layout, *theirs in table:
-        for i in range(_count(backbone, ours)):
+        for i in range(_count(model, ours)):
             path = ours.format(i=i)
-            variable = _resolve(backbone, path)
+            variable = _resolve(model, path)
             if variable is not None:
                 keys = tuple(key.format(i=i) for key in theirs)
                 entries.append(Entry(path, variable, layout, keys))
     covered = {id(entry.variable) for entry in entries}
-    left_out = [weight.path for weight in backbone.weights if id(weight) not in covered]
+    weights = model.weights if weights is None else weights
+    left_out = [weight.path for weight in weights if id(weight) not in covered]
     if left_out:
-        raise ValueError(f"The key map lacks variables of {type(backbone).__name__}: {left_out}")
+        raise ValueError(f"The key map lacks variables of {type(model).__name__}: {left_out}")
     return entries
 
 

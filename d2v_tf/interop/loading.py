@@ -1,4 +1,4 @@
-"""`load_backbone`: finds out what a path is, and reads it."""
+"""`load_backbone` and `load_task`: find out what a path is, and read it."""
 
 import os
 import warnings
@@ -6,7 +6,8 @@ import warnings
 import keras
 
 from d2v_tf.backbones.backbone import Data2VecBackbone
-from d2v_tf.interop.huggingface import MODELS, load_huggingface
+from d2v_tf.interop.heads import HEADS
+from d2v_tf.interop.huggingface import MODELS, load_huggingface, load_huggingface_task
 from d2v_tf.interop.json_files import READABLE, find_folder, read_json
 from d2v_tf.interop.key_map import LoadReport, WeightsError
 from d2v_tf.interop.resizing import resize_backbone
@@ -76,6 +77,69 @@ def load_with_report(path, image_shape=None, dtype=None):
         return resize_backbone(backbone, image_shape), report
     except ValueError as error:
         raise WeightsError(f"{folder}: {error}") from None
+
+
+def load_task(path, dtype=None, verbose=True):
+    """Reads a model with its head: a classifier, or a CTC model.
+
+    Args:
+        path: str. A fine-tuning run's folder or its preset, or a local Hugging Face folder of a
+            `Data2VecVisionForImageClassification`, `Data2VecAudioForSequenceClassification`,
+            `Data2VecAudioForCTC` or `Data2VecTextForSequenceClassification`.
+        dtype: optional dtype policy or its name, of the backbone.
+        verbose: bool. Whether to print what the path was seen to be.
+
+    Returns:
+        A `Data2VecImageClassifier`, `Data2VecAudioClassifier`, `Data2VecTextClassifier` or
+        `Data2VecSpeechCTC`.
+
+    Raises:
+        WeightsError: names what does not fit, or says that there is no head.
+
+    Example:
+    ```python
+    classifier = d2v_tf.load_task("data2vec-vision-base-ft1k")  # a folder
+    classifier.class_names[classifier.predict(images)[0].argmax()]
+    ```
+    """
+    folder = find_folder(path)
+    config = read_json(os.path.join(folder, "config.json"))
+    if "model_type" in config:
+        task, report = load_huggingface_task(folder, dtype=dtype)
+    else:
+        task, report = _load_task_preset(folder, dtype)
+    if verbose:
+        print(report.summary())
+    if report.unused:
+        warnings.warn(
+            f"{report.path}: {len(report.unused)} tensors are not the model's and were not "
+            f"read: {', '.join(report.unused)}",
+            stacklevel=2,
+        )
+    return task
+
+
+def _load_task_preset(folder, dtype):
+    path = os.path.join(folder, "task.json")
+    if not os.path.isfile(path):
+        raise WeightsError(
+            f"{folder} holds a backbone without a head. Read it by load_backbone, or fine-tune it "
+            "by tools/finetune.py first."
+        )
+    name = read_json(path).get("registered_name")
+    classes = {keras.saving.get_registered_name(h.task_class): h.task_class for h in HEADS.values()}
+    if name not in classes:
+        raise WeightsError(
+            f"{path}: registered_name is {name!r}; only these are read: {', '.join(classes)}."
+        )
+    options = {} if dtype is None else {"dtype": dtype}
+    try:
+        task = classes[name].from_preset(folder, **options)
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        reason = str(error).strip().split("\n")[0]
+        raise WeightsError(f"{folder}: this preset cannot be read ({reason})") from None
+    mapped = {weight.path: (weight.path,) for weight in task.weights}
+    return task, LoadReport(folder, f"a preset ({type(task).__name__})", mapped)
 
 
 def _load_preset(folder, config, dtype):

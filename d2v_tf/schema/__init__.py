@@ -1,10 +1,20 @@
 """What a recipe may hold: its keys, their types and ranges, and what must fit together."""
 
+from d2v_tf.schema.finetune import (
+    FinetuneSpeechRecipe,
+    FinetuneTextRecipe,
+    FinetuneVisionRecipe,
+)
 from d2v_tf.schema.speech import SpeechRecipe
 from d2v_tf.schema.text import TextRecipe
 from d2v_tf.schema.vision import VisionRecipe
 
 RECIPES = {"vision": VisionRecipe, "speech": SpeechRecipe, "text": TextRecipe}
+FINETUNE_RECIPES = {
+    "vision": FinetuneVisionRecipe,
+    "speech": FinetuneSpeechRecipe,
+    "text": FinetuneTextRecipe,
+}
 # Keys that may be given as a part of `steps`, such as "10%".
 DURATIONS = (
     ("data2vec", "ema", 2),

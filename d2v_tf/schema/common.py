@@ -22,6 +22,7 @@ ZeroOrMore = Annotated[Number, Field(ge=0)]
 Part = Annotated[Number, Field(gt=0, le=1)]
 Positive = Annotated[int, NotBool, Field(ge=1)]
 NonNegative = Annotated[int, NotBool, Field(ge=0)]
+Seed = Annotated[int, NotBool, Field(ge=0, lt=2**32)]
 # Updates; a recipe may also give a part of `steps`, as in "10%", which loading resolves.
 Duration = NonNegative
 
@@ -79,7 +80,7 @@ class GuardGroup(Group):
 class Recipe(Group):
     """Everything that decides what a run computes."""
 
-    seed: Annotated[int, NotBool, Field(ge=0, lt=2**32)] = 0
+    seed: Seed = 0
     steps: Positive
     batch_size: Positive
     accumulate: Positive = 1

@@ -1,0 +1,258 @@
+"""What a recipe for fine-tuning holds."""
+
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator
+from pydantic_core import PydanticCustomError
+
+from d2v_tf.schema.common import (
+    AboveZero,
+    Fraction,
+    Group,
+    NonNegative,
+    NotBool,
+    Number,
+    OptimizerGroup,
+    Part,
+    Positive,
+    Rate,
+    ScheduleGroup,
+    Seed,
+    ZeroOrMore,
+)
+
+
+def _check_updates(value):
+    if isinstance(value, str) and value.strip().endswith("%"):
+        try:
+            if 0 <= float(value.strip()[:-1]) <= 100:
+                return value.strip()
+        except ValueError:
+            pass
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return value
+    raise PydanticCustomError("updates", "Input should be updates, or a part of them, as in 5%")
+
+
+# Updates, or a part of the run, such as "10%".
+Updates = Annotated[int | str, BeforeValidator(_check_updates)]
+
+
+def resolve_durations(recipe, steps):
+    """Puts numbers of updates where a recipe for fine-tuning has parts of the run.
+
+    Args:
+        recipe: a `FinetuneRecipe`.
+        steps: int. Updates of the whole run.
+
+    Returns:
+        The recipe with `steps`, and without a `%`.
+    """
+
+    def resolve(group):
+        changes = {}
+        for name, field in type(group).model_fields.items():
+            value = getattr(group, name)
+            if isinstance(value, Group):
+                changes[name] = resolve(value)
+            elif isinstance(value, str) and "%" in value and field.metadata[:1] == _METADATA:
+                part = float(value[:-1]) / 100
+                changes[name] = max(1, round(part * steps)) if part else 0
+        return group.model_copy(update=changes)
+
+    return resolve(recipe).model_copy(update={"steps": steps})
+
+
+class FinetuneOptimizer(OptimizerGroup):
+    """Adam with decoupled weight decay and rates by layer."""
+
+    layer_decay: Part = 1.0
+    backbone_scale: ZeroOrMore = 1.0
+
+
+class FinetuneSchedule(ScheduleGroup):
+    """How the learning rate changes over the run."""
+
+    warmup_steps: Updates = 0
+    hold_steps: Updates = 0
+    decay_steps: Updates = 0
+
+
+_METADATA = FinetuneSchedule.model_fields["warmup_steps"].metadata[:1]
+
+
+class Freeze(Group):
+    """What is not trained."""
+
+    frontend: bool = False
+    backbone_steps: Updates = 0
+
+
+class FinetuneRecipe(Group):
+    """Everything that decides what a fine-tuning run computes."""
+
+    task: str
+    init: str = "scratch"
+    scratch: str  # the recipe for pre-training whose model starts from scratch
+    seed: Seed = 0
+    steps: Positive | None = None
+    epochs: AboveZero | None = None
+    batch_size: Positive
+    precision: Literal["float32", "bfloat16", "auto"] = "auto"
+    xla: Literal[True, False, "auto"] = "auto"
+    log_every: Positive = 10
+    checkpoint_every: Updates = "10%"
+    keep_checkpoints: Positive = 2
+    evaluate_every: Updates = "10%"
+    patience: NonNegative = 0  # evaluations without a better score; 0 = never stops early
+    label_fraction: Part = 1.0
+    optimizer: FinetuneOptimizer
+    schedule: FinetuneSchedule = FinetuneSchedule()
+    freeze: Freeze = Freeze()
+
+    def problems(self):
+        """Pairs (key, what is wrong) of values that do not fit each other."""
+        if (self.steps is None) == (self.epochs is None):
+            yield "steps", f"{self.steps} with epochs {self.epochs}: give one of the two"
+        if self.schedule.kind == "tri_stage" and self.schedule.final_scale == 0:
+            yield "schedule.final_scale", "0.0 is not above 0, which an exponential decay needs"
+
+
+class FinetuneVisionModel(Group):
+    """Regularization of the backbone; what is not given stays as it was pre-trained."""
+
+    dropout: Rate | None = None
+    attention_dropout: Rate | None = None
+    drop_path_rate: Rate | None = None
+
+
+class VisionHead(Group):
+    """The classifier on the backbone."""
+
+    pooling: Literal["mean", "token"] = "mean"
+    dropout: Rate = 0.0
+    label_smoothing: Rate = 0.0
+
+
+class FinetuneVisionData(Group):
+    """Where labelled images come from and how they are changed."""
+
+    source: str = "builtin"
+    eval_source: str | None = None
+    tfds_dir: str | None = None
+    max_bad: Fraction = 0.01
+    image_size: Positive | None = None  # a side in pixels; the backbone's where it is not given
+    crop_scale: tuple[Part, Part] = (0.08, 1.0)
+    crop_ratio: tuple[AboveZero, AboveZero] = (3 / 4, 4 / 3)
+    flip: bool = True
+    color_jitter: Rate = 0.0
+    rand_augment: tuple[NonNegative, Fraction] | None = None
+    erasing: Fraction = 0.0
+    mixup: ZeroOrMore = 0.0
+    cutmix: ZeroOrMore = 0.0
+    mean: tuple[Number, ...] | None = None  # the backbone's where they are not given
+    std: tuple[AboveZero, ...] | None = None
+
+
+class FinetuneVisionRecipe(FinetuneRecipe):
+    """A recipe for labelled images."""
+
+    modality: Literal["vision"] = "vision"
+    task: Literal["classify"] = "classify"
+    scratch: str = "vision_tiny"
+    model: FinetuneVisionModel = FinetuneVisionModel()
+    head: VisionHead = VisionHead()
+    data: FinetuneVisionData = FinetuneVisionData()
+
+
+class FinetuneSpeechModel(Group):
+    """Regularization of the backbone; what is not given stays as it was pre-trained."""
+
+    dropout: Rate | None = None
+    attention_dropout: Rate | None = None
+    activation_dropout: Rate | None = None
+    feature_dropout: Rate | None = None
+    layer_drop: Rate | None = None
+
+
+class SpeechHead(Group):
+    """The layers on the backbone, and for CTC the masks on its features."""
+
+    dropout: Rate = 0.0
+    label_smoothing: Rate = 0.0
+    time_mask_ratio: Rate = 0.0
+    time_mask_length: Positive = 10
+    channel_mask_ratio: Rate = 0.0
+    channel_mask_length: Positive = 64
+
+
+class Decoding(Group):
+    """How letters become text when a CTC model is evaluated."""
+
+    beam_size: Positive = 1  # 1 = greedy
+    lm: str | None = None
+    lm_weight: ZeroOrMore = 1.0
+    word_score: Number = 0.0
+
+
+class FinetuneSpeechData(Group):
+    """Where labelled or transcribed recordings come from."""
+
+    source: str = "builtin"
+    eval_source: str | None = None
+    label: str | None = None  # which of the source's labels; the first where it is not given
+    tfds_dir: str | None = None
+    cache_dir: str | None = None
+    max_bad: Fraction = 0.01
+    min_seconds: ZeroOrMore = 0.1
+    max_seconds: AboveZero = 20.0
+    buckets: Positive | tuple[AboveZero, ...] = 3
+    mixup: ZeroOrMore = 0.0
+
+
+class FinetuneSpeechRecipe(FinetuneRecipe):
+    """A recipe for labelled or transcribed recordings."""
+
+    modality: Literal["speech"] = "speech"
+    task: Literal["classify", "tag", "ctc"] = "classify"
+    scratch: str = "speech_tiny"
+    model: FinetuneSpeechModel = FinetuneSpeechModel()
+    head: SpeechHead = SpeechHead()
+    decoding: Decoding = Decoding()
+    data: FinetuneSpeechData = FinetuneSpeechData()
+
+
+class FinetuneTextModel(Group):
+    """Regularization of the backbone; what is not given stays as it was pre-trained."""
+
+    dropout: Rate | None = None
+    attention_dropout: Rate | None = None
+
+
+class TextHead(Group):
+    """The classifier on the backbone."""
+
+    dropout: Rate = 0.0
+    label_smoothing: Rate = 0.0
+
+
+class FinetuneTextData(Group):
+    """Where labelled text comes from."""
+
+    source: str = ""
+    eval_source: str | None = None
+    tfds_dir: str | None = None
+    tokenizer: str | None = None  # the backbone's where it is not given
+    max_length: Positive | None = None  # tokens; as many as the backbone takes where not given
+    buckets: Annotated[int, NotBool] = 3
+
+
+class FinetuneTextRecipe(FinetuneRecipe):
+    """A recipe for labelled sentences, pairs of them, and documents."""
+
+    modality: Literal["text"] = "text"
+    task: str = "classify"
+    scratch: str = "text_tiny"
+    model: FinetuneTextModel = FinetuneTextModel()
+    head: TextHead = TextHead()
+    data: FinetuneTextData = FinetuneTextData()

@@ -1,0 +1,238 @@
+"""One fine-tuning run, from a backbone and a recipe to a task model with its best weights."""
+
+import importlib
+import inspect
+import math
+import os
+from pathlib import Path
+
+import keras
+import tensorflow as tf
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from d2v_tf.config import load_recipe
+from d2v_tf.errors import UserError
+from d2v_tf.finetuning.optimizer import LayerwiseAdamW, lr_scales
+from d2v_tf.interop.loading import load_with_report
+from d2v_tf.interop.preprocessing import load_preprocessing
+from d2v_tf.schema.finetune import resolve_durations
+from d2v_tf.training.checkpoints import Checkpointer, Checkpoints
+from d2v_tf.training.evaluations import Evaluations
+from d2v_tf.training.interrupt import StopOnRequest
+from d2v_tf.training.logs import RunLog, drop_records_after
+from d2v_tf.training.modalities import modality_of
+from d2v_tf.training.optimizer import is_decayed
+from d2v_tf.training.precision import POLICIES, resolve_precision, resolve_xla
+from d2v_tf.training.schedules import build_schedule
+from d2v_tf.training.supervised import Supervised
+from d2v_tf.training.workdir import open_workdir
+
+PRETRAIN_CONFIGS = Path(__file__).resolve().parents[2] / "configs" / "pretrain"
+# Modules with a `TASKS`, from a recipe's task to the class of its data.
+MODULES = {
+    "vision": "d2v_tf.training.finetune_vision",
+    "speech": "d2v_tf.training.finetune_speech",
+    "text": "d2v_tf.training.finetune_text",
+}
+
+
+def finetune(recipe, workdir, console=None):
+    """Fine-tunes a backbone and leaves the task model that did best in a folder.
+
+    Running it again in the same folder continues the run as if it had not stopped.
+
+    Args:
+        recipe: a `FinetuneRecipe`.
+        workdir: str. Gets `config.yaml`, `metrics.jsonl`, `evaluations.jsonl`, `tensorboard/`,
+            `checkpoints/`, `best.weights.h5` and `preset/`.
+        console: optional `rich` console for everything that is printed.
+
+    Returns:
+        (the task model with its best weights, the record of its evaluation).
+
+    Raises:
+        UserError: says what to do about it.
+    """
+    console = console or Console()
+
+    def warn(line):
+        console.print(f"[yellow]warning:[/] {escape(line)}")
+
+    with open_workdir(workdir, recipe) as recipe:
+        keras.utils.set_random_seed(recipe.seed)
+        backbone, preprocessing, origin = open_backbone(recipe)
+        data = open_data(recipe, backbone, preprocessing, warn)
+        recipe = resolve_steps(recipe, data)
+        task = data.build_task(backbone)
+        model = build_model(recipe, task)
+        evaluations = Evaluations(workdir, console, task, data, recipe.patience)
+        print_summary(console, recipe, task, data, origin)
+
+        checkpoints = Checkpoints(
+            os.path.join(workdir, "checkpoints"), model, recipe.keep_checkpoints
+        )
+        start, passed_over = checkpoints.restore()
+        for line in passed_over:
+            warn(f"{line}; trying the one before")
+        if start:
+            console.print(f"resuming after step {start}")
+        for name in ("metrics.jsonl", "evaluations.jsonl"):
+            drop_records_after(os.path.join(workdir, name), start)
+        try:
+            _fit(recipe, workdir, console, data, model, checkpoints, evaluations, start)
+        except tf.errors.OpError as error:
+            # TensorFlow wraps what an input pipeline raised in an error of its own.
+            raise data.explain(error) from None
+        evaluations.restore_best()
+        evaluations.print_table()
+        preset = os.path.join(workdir, "preset")
+        data.save_preset(task, preset)
+        console.print(f"model: {escape(preset)}")
+        return task, evaluations.best
+
+
+def open_backbone(recipe):
+    """The backbone that a recipe starts from, regularized as it says.
+
+    Args:
+        recipe: a `FinetuneRecipe`; `init`, `scratch`, `model` and `precision` are read.
+
+    Returns:
+        (backbone, what turns raw input into its input or `None`, str that says where it is from).
+    """
+    policy = POLICIES[resolve_precision(recipe.precision)]
+    if recipe.init == "scratch":
+        # A name is one of our recipes, anything else a file.
+        path = recipe.scratch
+        if os.sep not in path and not path.endswith((".yaml", ".yml")):
+            path = str(PRETRAIN_CONFIGS / f"{path}.yaml")
+        pretraining = load_recipe(path, modality=recipe.modality)
+        backbone = modality_of(pretraining).backbone(
+            **{**pretraining.model.model_dump(), **_given(recipe.model)}, dtype=policy
+        )
+        return backbone, None, f"from scratch, of the shape of {recipe.scratch}"
+    loaded, report = load_with_report(recipe.init, dtype=policy)
+    expected = importlib.import_module(f"d2v_tf.training.{recipe.modality}").MODALITY.backbone
+    if not isinstance(loaded, expected):
+        raise UserError(
+            f"--init={recipe.init} holds a {type(loaded).__name__}, and the recipe is for "
+            f"{recipe.modality}. Give a backbone of that kind, or another --task or --config."
+        )
+    changes = _given(recipe.model)
+    known = inspect.signature(type(loaded).__init__).parameters
+    unknown = sorted(set(changes) - set(known))
+    if unknown:
+        raise UserError(f"model.{unknown[0]}: {type(loaded).__name__} has no such argument.")
+    config = {**loaded.get_config(), **changes}
+    backbone = type(loaded).from_config({**config, "dtype": policy})
+    backbone.set_weights(loaded.get_weights())
+    return backbone, load_preprocessing(recipe.init), report.summary()
+
+
+def _given(group):
+    """The fields of a group that are not `None`."""
+    return {name: value for name, value in group if value is not None}
+
+
+def open_data(recipe, backbone, preprocessing, warn):
+    """The labelled data of a recipe's task: an object as `training/finetune_vision.py` has it."""
+    tasks = importlib.import_module(MODULES[recipe.modality]).TASKS
+    kind = recipe.task.split(":")[0]
+    return tasks[kind](recipe, backbone, preprocessing, warn)
+
+
+def resolve_steps(recipe, data):
+    """The recipe with its number of updates, and everything that was a part of it."""
+    steps = recipe.steps
+    if steps is None:
+        steps = max(1, math.ceil(recipe.epochs * data.batches_per_epoch))
+    return resolve_durations(recipe, steps)
+
+
+def build_model(recipe, task):
+    """A compiled `Supervised` of a task, with the recipe's optimizer on all that it ever trains."""
+    if recipe.freeze.frontend:
+        task.backbone.frontend.trainable = False
+    variables = task.trainable_variables
+    group = recipe.optimizer
+    optimizer = LayerwiseAdamW(
+        build_schedule(group.learning_rate, recipe.steps, recipe.schedule),
+        lr_scales=lr_scales(task, group.layer_decay, group.backbone_scale),
+        weight_decay=group.weight_decay,
+        undecayed=[v.path for v in variables if not is_decayed(v)],
+        beta_1=group.beta_1,
+        beta_2=group.beta_2,
+        epsilon=group.epsilon,
+        global_clipnorm=group.global_clipnorm,
+    )
+    optimizer.build(variables)
+    model = Supervised(task)
+    precision = resolve_precision(recipe.precision)
+    model.compile(optimizer, jit_compile=resolve_xla(recipe.xla, precision, recipe.model))
+    return model
+
+
+def _fit(recipe, workdir, console, data, model, checkpoints, evaluations, start):
+    """Trains from update `start` to the last one, first with a frozen backbone if asked."""
+    log = RunLog(workdir, start, recipe.steps, recipe.log_every, data.counts, console)
+    thaw = min(recipe.freeze.backbone_steps, recipe.steps)
+    try:
+        for end, frozen in ((thaw, True), (recipe.steps, False)):
+            if start >= end or evaluations.is_over:
+                continue
+            _freeze(model, frozen or recipe.freeze.backbone_steps >= recipe.steps, recipe)
+            checkpointer = Checkpointer(checkpoints, start, end, recipe.checkpoint_every)
+            log.start = start
+            with StopOnRequest(checkpointer.save_now, console) as stop:
+                model.fit(
+                    data.batches(start),
+                    steps_per_epoch=end - start,
+                    epochs=1,
+                    verbose=0,
+                    shuffle=False,  # the input is shuffled by position already
+                    callbacks=[
+                        log,
+                        evaluations.every(recipe.evaluate_every, start),
+                        checkpointer,
+                        stop,
+                    ],
+                )
+            start = end
+    finally:
+        log.close()
+    if not evaluations.is_over:
+        evaluations.measure(recipe.steps)
+
+
+def _freeze(model, frozen, recipe):
+    """Takes the backbone out of what is trained, or puts it back, and compiles the step anew."""
+    backbone = model.task.backbone
+    parts = [backbone.positions, backbone.encoder, backbone.final_norm]
+    if not recipe.freeze.frontend:
+        parts.append(backbone.frontend)
+    for part in parts:
+        if part is not None:
+            part.trainable = not frozen
+    model.make_train_function(force=True)
+
+
+def print_summary(console, recipe, task, data, origin):
+    """Prints what is about to run."""
+    epochs = recipe.steps / data.batches_per_epoch
+    rows = {
+        "task": f"{recipe.task}, {type(task).__name__}, {task.count_params():,} parameters",
+        "backbone": origin,
+        "data": f"{data.name}, {data.num_examples:,} examples"
+        + (f" ({recipe.label_fraction:.2%} of them)" if recipe.label_fraction < 1 else ""),
+        "tested on": data.eval_name,
+        "labels": data.describe_labels(),
+        "length": f"{recipe.steps:,} updates of {recipe.batch_size}, {epochs:,.1f} epochs",
+        "numbers": f"{resolve_precision(recipe.precision)}, "
+        + ("XLA" if resolve_xla(recipe.xla, recipe.precision, recipe.model) else "graph"),
+    }
+    table = Table.grid(padding=(0, 2))
+    for name, value in rows.items():
+        table.add_row(name, escape(value))
+    console.print(table)

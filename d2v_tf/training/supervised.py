@@ -1,0 +1,35 @@
+"""A task model as a run trains it: one update a `train_step`, plain numbers in its logs."""
+
+import keras
+import tensorflow as tf
+
+
+class Supervised(keras.Model):
+    """Trains a task by its own loss; logs what an update computed, where Keras logs means.
+
+    Args:
+        task: a compiled task model, such as `Data2VecImageClassifier`; its `compute_loss` is used.
+    """
+
+    def __init__(self, task, **kwargs):
+        super().__init__(**kwargs)
+        self.task = task
+        self.built = True
+
+    def call(self, inputs, training=None):
+        return self.task(inputs, training=training)
+
+    def train_step(self, batch):
+        """One update; logs the loss, the learning rate and the number of examples."""
+        inputs, labels = batch
+        with tf.GradientTape() as tape:
+            outputs = self.task(inputs, training=True)
+            loss = self.task.compute_loss(inputs, labels, outputs, training=True)
+        variables = self.trainable_variables
+        learning_rate = tf.cast(self.optimizer.learning_rate, tf.float32)
+        self.optimizer.apply(tape.gradient(loss, variables), variables)
+        return {
+            "loss": loss,
+            "learning_rate": learning_rate,
+            "examples": tf.cast(tf.shape(labels)[0], tf.float32),
+        }

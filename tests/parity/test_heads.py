@@ -1,0 +1,141 @@
+"""Models with heads against `transformers`, read and written."""
+
+import json
+
+import numpy as np
+import pytest
+
+import d2v_tf
+from d2v_tf.interop.key_map import WeightsError
+from tests.interop.tiny import make_backbone, make_inputs
+from tests.parity.models import assert_close, perturbed, torch, transformers
+from tests.parity.test_folders import SPEECH, TEXT, VISION, config_for
+
+NAMES = {0: "cat", 1: "dog", 2: "fish"}
+LABELS = {"id2label": NAMES, "label2id": {name: i for i, name in NAMES.items()}}
+# Name: (their class, configuration, what is expected of ours).
+TASKS = {
+    "image, mean": (
+        "Data2VecVisionForImageClassification",
+        {**VISION, **LABELS},
+        {"pooling": "mean", "class_names": ("cat", "dog", "fish")},
+    ),
+    "image, class token": (
+        "Data2VecVisionForImageClassification",
+        {**VISION, "use_mean_pooling": False, "num_labels": 4},
+        {"pooling": "token", "class_names": None, "num_classes": 4},
+    ),
+    "audio": (
+        "Data2VecAudioForSequenceClassification",
+        {**SPEECH, **LABELS},
+        {"multi_label": False, "projection_dim": 6, "class_names": ("cat", "dog", "fish")},
+    ),
+    "audio tags": (
+        "Data2VecAudioForSequenceClassification",
+        {**SPEECH, **LABELS, "problem_type": "multi_label_classification"},
+        {"multi_label": True},
+    ),
+    "text": (
+        "Data2VecTextForSequenceClassification",
+        {**TEXT, **LABELS, "classifier_dropout": 0.3},
+        {"dropout": 0.3, "num_classes": 3},
+    ),
+    "regression": (
+        "Data2VecTextForSequenceClassification",
+        {**TEXT, "num_labels": 1, "problem_type": "regression"},
+        {"num_classes": 1},
+    ),
+}
+
+
+def their_logits(model, inputs):
+    if isinstance(inputs, dict) and "waveform" in inputs:
+        kwargs = {"input_values": inputs["waveform"], "attention_mask": inputs["padding_mask"]}
+    elif isinstance(inputs, dict):
+        kwargs = {"input_ids": inputs["token_ids"], "attention_mask": inputs["padding_mask"]}
+    else:
+        kwargs = {"pixel_values": inputs.transpose(0, 3, 1, 2)}
+    kwargs = {name: torch.tensor(value) for name, value in kwargs.items()}
+    if "attention_mask" in kwargs:
+        kwargs["attention_mask"] = kwargs["attention_mask"].long()
+    with torch.no_grad():
+        return model(**kwargs).logits
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_their_model_is_ours(name, tmp_path):
+    architecture, fields, expected = TASKS[name]
+    theirs = perturbed(getattr(transformers, architecture)(config_for(architecture, fields)))
+    theirs.save_pretrained(tmp_path)
+    ours = d2v_tf.load_task(tmp_path, verbose=False)
+    for attribute, value in expected.items():
+        assert getattr(ours, attribute) == value
+    inputs = make_inputs(ours.backbone)
+    assert_close(np.asarray(ours(inputs)), their_logits(theirs, inputs))
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_ours_is_theirs_and_ours_again(name, tmp_path):
+    architecture, fields, _ = TASKS[name]
+    theirs = perturbed(getattr(transformers, architecture)(config_for(architecture, fields)))
+    theirs.save_pretrained(tmp_path / "theirs")
+    ours = d2v_tf.load_task(tmp_path / "theirs", verbose=False)
+    d2v_tf.save_huggingface(ours, tmp_path / "ours")
+    model_class = getattr(transformers, architecture)
+    back, info = model_class.from_pretrained(
+        tmp_path / "ours", output_loading_info=True, attn_implementation="eager"
+    )
+    assert not any(info.values()), info
+    assert back.config.id2label == theirs.config.id2label
+    assert back.config.problem_type in (theirs.config.problem_type, "single_label_classification")
+    inputs = make_inputs(ours.backbone)
+    assert_close(np.asarray(ours(inputs)), their_logits(back.eval(), inputs))
+    again = d2v_tf.load_task(tmp_path / "ours", verbose=False)
+    for one, two in zip(again.weights, ours.weights, strict=True):
+        np.testing.assert_array_equal(np.asarray(one), np.asarray(two), one.path)
+
+
+def test_no_head_to_be_read(tmp_path):
+    config = config_for("Data2VecTextFor", TEXT)
+    transformers.Data2VecTextForMaskedLM(config).save_pretrained(tmp_path)
+    with pytest.raises(WeightsError, match="'Data2VecTextForMaskedLM', which has no head"):
+        d2v_tf.load_task(tmp_path)
+
+
+def test_a_preset_without_a_head(tmp_path):
+    make_backbone("text").save_to_preset(tmp_path)
+    with pytest.raises(WeightsError, match="holds a backbone without a head"):
+        d2v_tf.load_task(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "field", "value", "message"),
+    [
+        ("audio", "use_weighted_layer_sum", True, "use_weighted_layer_sum is True"),
+        ("image, mean", "problem_type", "multi_label_classification", "for audio only"),
+        ("text", "id2label", {"x": "cat"}, "id2label is"),
+        ("text", "id2label", {"0": "cat", "1": "cat", "2": "dog"}, "3 different names"),
+        ("text", "id2label", {"0": "cat", "1": "dog"}, "out_proj.weight is .3, 12., not .2, 12."),
+    ],
+)
+def test_fields_that_are_refused(name, field, value, message, tmp_path):
+    architecture, fields, _ = TASKS[name]
+    theirs = getattr(transformers, architecture)(config_for(architecture, fields))
+    theirs.save_pretrained(tmp_path)
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), field: value}))
+    with pytest.raises(WeightsError, match=message):
+        d2v_tf.load_task(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "task_class", "arguments", "message"),
+    [
+        ("vision_per_block", d2v_tf.Data2VecImageClassifier, {}, "pooling='mean' with a final"),
+        ("speech", d2v_tf.Data2VecAudioClassifier, {}, "projection_dim=None"),
+    ],
+)
+def test_heads_that_they_do_not_have(name, task_class, arguments, message, tmp_path):
+    task = task_class(make_backbone(name), num_classes=3, **arguments)
+    with pytest.raises(WeightsError, match=message):
+        d2v_tf.save_huggingface(task, tmp_path)
