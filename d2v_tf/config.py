@@ -82,7 +82,7 @@ def _load(path, overrides, modality, schemas, problems):
         )
     if modality not in (None, found):
         raise ConfigError(
-            f"modality: {path} is a recipe for {found}, and {modality} was asked for. "
+            f"modality: {path} is a recipe for {found}, and --modality={modality} was asked for. "
             "Change one of the two."
         )
     schema = schemas[found]

@@ -42,9 +42,15 @@ class LayerwiseAdamW(keras.optimizers.Adam):
         self.decay = weight_decay
         self.undecayed = set(undecayed)
 
+    def build(self, variables):
+        super().build(variables)
+        # On TensorFlow an update is told the variable below Keras' own, which has no path.
+        self._paths = [variable.path for variable in variables]
+
     def update_step(self, gradient, variable, learning_rate):
-        rate = ops.cast(learning_rate, variable.dtype) * self.lr_scales.get(variable.path, 1.0)
-        if self.decay and variable.path not in self.undecayed:
+        path = self._paths[self._get_variable_index(variable)]
+        rate = ops.cast(learning_rate, variable.dtype) * self.lr_scales.get(path, 1.0)
+        if self.decay and path not in self.undecayed:
             self.assign_sub(variable, variable * (rate * self.decay))
         super().update_step(gradient, variable, rate)
 

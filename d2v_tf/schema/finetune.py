@@ -10,7 +10,6 @@ from d2v_tf.schema.common import (
     Fraction,
     Group,
     NonNegative,
-    NotBool,
     Number,
     OptimizerGroup,
     Part,
@@ -236,15 +235,26 @@ class TextHead(Group):
     label_smoothing: Rate = 0.0
 
 
+class TextColumns(Group):
+    """Where in a table texts and labels stand: names in its first line, or numbers from 0."""
+
+    sentence: str | NonNegative = "sentence"
+    second_sentence: str | NonNegative | None = None
+    label: str | NonNegative = "label"
+    regression: bool = False
+
+
 class FinetuneTextData(Group):
     """Where labelled text comes from."""
 
-    source: str = ""
+    source: str
     eval_source: str | None = None
+    columns: TextColumns = TextColumns()
     tfds_dir: str | None = None
+    max_bad: Fraction = 0.01
     tokenizer: str | None = None  # the backbone's where it is not given
     max_length: Positive | None = None  # tokens; as many as the backbone takes where not given
-    buckets: Annotated[int, NotBool] = 3
+    buckets: Positive = 4
 
 
 class FinetuneTextRecipe(FinetuneRecipe):
@@ -255,4 +265,4 @@ class FinetuneTextRecipe(FinetuneRecipe):
     scratch: str = "text_tiny"
     model: FinetuneTextModel = FinetuneTextModel()
     head: TextHead = TextHead()
-    data: FinetuneTextData = FinetuneTextData()
+    data: FinetuneTextData

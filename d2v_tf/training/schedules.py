@@ -37,6 +37,33 @@ class CosineWithWarmup(keras.optimizers.schedules.LearningRateSchedule):
 
 
 @keras.saving.register_keras_serializable(package="d2v_tf")
+class LinearWithWarmup(keras.optimizers.schedules.LearningRateSchedule):
+    """Linear warm-up from 0, then linear decay to a final rate; RoBERTa's for fine-tuning.
+
+    Args: as `CosineWithWarmup`.
+    """
+
+    def __init__(self, peak, steps, warmup_steps, final_scale=0.0):
+        self.peak, self.steps = peak, steps
+        self.warmup_steps, self.final_scale = warmup_steps, final_scale
+
+    def __call__(self, step):
+        step = ops.cast(step, "float32")
+        warmup = (step + 1.0) / max(self.warmup_steps, 1)
+        done = (step - self.warmup_steps) / max(self.steps - self.warmup_steps, 1)
+        decayed = 1.0 - (1.0 - self.final_scale) * ops.clip(done, 0.0, 1.0)
+        return self.peak * ops.where(step < self.warmup_steps, warmup, decayed)
+
+    def get_config(self):
+        return {
+            "peak": self.peak,
+            "steps": self.steps,
+            "warmup_steps": self.warmup_steps,
+            "final_scale": self.final_scale,
+        }
+
+
+@keras.saving.register_keras_serializable(package="d2v_tf")
 class TriStage(keras.optimizers.schedules.LearningRateSchedule):
     """Linear warm-up, a plateau, then exponential decay (SpecAugment, arXiv 1904.08779).
 
@@ -89,6 +116,8 @@ def build_schedule(peak, steps, schedule):
     """
     if schedule.kind == "cosine":
         return CosineWithWarmup(peak, steps, schedule.warmup_steps, schedule.final_scale)
+    if schedule.kind == "linear":
+        return LinearWithWarmup(peak, steps, schedule.warmup_steps, schedule.final_scale)
     if schedule.kind == "tri_stage":
         return TriStage(
             peak,
