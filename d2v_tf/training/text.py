@@ -3,19 +3,19 @@
 import functools
 import os
 
+import numpy as np
+import tensorflow as tf
+
 from d2v_tf.backbones.text import Data2VecTextBackbone
+from d2v_tf.data.labelled_sources import read_labelled
 from d2v_tf.data.reading import DataError
-from d2v_tf.data.text import (
-    evaluation_dataset,
-    open_corpus,
-    pretraining_dataset,
-    read_labelled,
-)
+from d2v_tf.data.text import open_corpus, pretraining_dataset
+from d2v_tf.data.text_labelled import evaluation_dataset, tokenize
 from d2v_tf.finetuning.text_features import bag_of_words_features, frequent_token_ids
 from d2v_tf.masking import max_masked_tokens
 from d2v_tf.training.evidence import ProbeTask
 from d2v_tf.training.modalities import Modality
-from d2v_tf.training.run_data import RunData
+from d2v_tf.training.run_data import RunData, evenly
 
 PROBE_BATCH = 64
 
@@ -101,14 +101,17 @@ class TextData(RunData):
     def _probe_task(self, folder):
         tokenizer, model = self.corpus.tokenizer, self.recipe.model
         train = read_labelled(os.path.join(folder, "train.tsv"))
-        test = read_labelled(os.path.join(folder, "dev.tsv"), train.class_names)
-        as_dataset = functools.partial(
-            evaluation_dataset,
-            tokenizer=tokenizer,
-            sequence_length=model.max_sequence_length,
-            batch_size=PROBE_BATCH,
-        )
-        train = as_dataset(train, limit=self.recipe.data.probe_examples)
+        test = read_labelled(os.path.join(folder, "dev.tsv")).with_classes(train.class_names)
+        limit = self.recipe.data.probe_examples
+        train = train.keep(evenly(np.ones(train.num_examples, bool), limit))
+
+        def as_dataset(labelled):
+            tokenized = tokenize(labelled, tokenizer, model.max_sequence_length)
+            dataset = evaluation_dataset(tokenized, batch_size=PROBE_BATCH)
+            # Probes count in classes.
+            return dataset.map(lambda inputs, labels: (inputs, tf.argmax(labels, axis=1)))
+
+        train = as_dataset(train)
 
         @functools.cache  # a run that is continued has its baseline, and counts nothing
         def counted():
