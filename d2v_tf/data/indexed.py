@@ -110,6 +110,21 @@ class IndexedSource:
             lambda i: {"position": i, "candidates": i[None]}
         )
 
+    def only(self, keep):
+        """The source of these examples alone, numbered anew; classes keep their numbers.
+
+        Args:
+            keep: bool array `[N]`.
+        """
+        chosen = np.flatnonzero(keep)
+        return dataclasses.replace(
+            self,
+            name=f"{self.name} ({len(chosen):,} of its {self.num_examples:,} examples)",
+            names=[self.names[i] for i in chosen],
+            labels=self.labels[chosen],
+            images=None if self.images is None else self.images[chosen],
+        )
+
     def load(self, index):
         """`name`, `label`, and `image` or `encoded` of one example; runs in a graph."""
         example = {"name": self._names[index], "label": self._labels[index]}

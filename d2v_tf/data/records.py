@@ -80,6 +80,18 @@ class RecordSource:
             records = records.filter(lambda position, _: wanted[position])
         return records.map(lambda position, record: _as_record(position, record[None]))
 
+    def only(self, keep):
+        """What other sources have; records have no numbers by which they could be left out.
+
+        Raises:
+            DataError: always.
+        """
+        raise DataError(
+            f"data: {self.name} is read front to back, and some of its examples alone cannot be "
+            "trained on. Name examples that can be read in any order: folder:PATH, or for audio "
+            "manifest:FILE or table:FILE too."
+        )
+
     def load(self, record):
         """`name`, `label` and `encoded` of one serialized record; runs in a graph."""
         return self.parse(record)

@@ -32,6 +32,8 @@ class SpeechFiles:
         labels: dict of int64 arrays `[N]`, -1 where there is none; the first is the main one.
         class_names: dict of tuples of str, for each of `labels`.
         transcripts: optional list of N str, words with spaces between.
+        tags: optional bool array `[N, C]`: the classes of an utterance, which may be several.
+        tag_names: optional tuple of C str.
     """
 
     name: str
@@ -41,6 +43,8 @@ class SpeechFiles:
     labels: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
     class_names: dict[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     transcripts: list[str] | None = None
+    tags: np.ndarray | None = None
+    tag_names: tuple[str, ...] | None = None
 
     @property
     def num_examples(self):
@@ -51,6 +55,24 @@ class SpeechFiles:
     def has_labels(self):
         """bool."""
         return bool(self.labels)
+
+    def only(self, keep):
+        """The source of these utterances alone, numbered anew; classes keep their numbers.
+
+        Args:
+            keep: bool array `[N]`.
+        """
+        chosen = np.flatnonzero(keep)
+        return dataclasses.replace(
+            self,
+            name=f"{self.name} ({len(chosen):,} of its {self.num_examples:,} utterances)",
+            names=[self.names[i] for i in chosen],
+            lengths=self.lengths[chosen],
+            problems={k: self.problems[i] for k, i in enumerate(chosen) if i in self.problems},
+            labels={name: labels[chosen] for name, labels in self.labels.items()},
+            transcripts=self.transcripts and [self.transcripts[i] for i in chosen],
+            tags=None if self.tags is None else self.tags[chosen],
+        )
 
     def read(self, index, **options):
         """The waveform of an utterance, as `read_audio` gives it."""

@@ -4,6 +4,7 @@ import math
 
 import tensorflow as tf
 
+from d2v_tf.data.labels import check_label
 from d2v_tf.data.reading import read_examples
 from d2v_tf.data.seeds import stream_seed
 from d2v_tf.masking import block_mask
@@ -64,7 +65,7 @@ def pretraining_dataset(
 
     def view(example, position):
         seeds = stream_seed(seed, position, CROP), stream_seed(seed, position, FLIP)
-        image = _random_crop(example, seeds[0], image_shape, crop_scale, crop_ratio)
+        image = random_crop(example, seeds[0], image_shape, crop_scale, crop_ratio)
         if flip:
             image = tf.image.stateless_random_flip_left_right(image, seeds[1])
         return {"image": image}
@@ -73,7 +74,7 @@ def pretraining_dataset(
         images = batch["image"]
         if color_jitter:
             seeds = stream_seed(seed, batch["position"], JITTER)
-            images = _color_jitter(images, seeds, color_jitter)
+            images = jitter_colors(images, seeds, color_jitter)
         mask = block_mask(
             grid,
             stream_seed(seed, batch["position"], MASK),
@@ -82,7 +83,7 @@ def pretraining_dataset(
             max_aspect=max_aspect,
         )
         return {
-            "images": _normalize(images, mean, std),
+            "images": normalize(images, mean, std),
             "mask": tf.reshape(mask, (batch_size, grid[0] * grid[1])),
         }
 
@@ -93,7 +94,9 @@ def pretraining_dataset(
     return batches.map(finish, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
 
 
-def evaluation_dataset(source, *, image_shape, mean, std, batch_size, bad_examples, keep=None):
+def evaluation_dataset(
+    source, *, image_shape, mean, std, batch_size, bad_examples, keep=None, num_classes=None
+):
     """Each image once, resized on the shorter side and cut to the center.
 
     Args:
@@ -103,15 +106,18 @@ def evaluation_dataset(source, *, image_shape, mean, std, batch_size, bad_exampl
         batch_size: int. The last batch may be smaller.
         bad_examples: `BadExamples`; images that cannot be read are left out.
         keep: optional bool array `[N]`, the examples wanted.
+        num_classes: optional int. Images with labels outside of [0, num_classes) are then bad ones.
 
     Returns:
         A dataset of (images `[B, H, W, C]` float32, labels `[B]` int64).
     """
 
     def finish(batch):
-        return _normalize(batch["image"], mean, std), batch["label"]
+        return normalize(batch["image"], mean, std), batch["label"]
 
     def view(example, _):
+        if num_classes is not None:
+            check_label(example["label"], num_classes)
         return {"image": _center_crop(_decode(example), image_shape), "label": example["label"]}
 
     batches = read_examples(source.once(keep), source.load, view, bad_examples, batch_size)
@@ -127,7 +133,7 @@ def _decode(example):
     return tf.ensure_shape(image, (None, None, 3))
 
 
-def _random_crop(example, seed, image_shape, scale, ratio):
+def random_crop(example, seed, image_shape, scale, ratio):
     """A random part of the image, float32 `[H, W, C]`; of a JPEG only that part is decoded."""
 
     def crop_decoded():
@@ -197,13 +203,13 @@ def _resize(image, size):
     )
 
 
-def _normalize(images, mean, std):
+def normalize(images, mean, std):
     """From [0, 255] to a distance from `mean` in units of `std`, both of values in [0, 1]."""
     mean, std = tf.constant(mean), tf.constant(std)
     return images * (1 / (255 * std)) - mean / std
 
 
-def _color_jitter(images, seeds, strength):
+def jitter_colors(images, seeds, strength):
     """Changes brightness, contrast and saturation of each image by factors of its own.
 
     The three, in this order, are one linear map of the colors: contrast is about the image's mean

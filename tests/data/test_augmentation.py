@@ -6,7 +6,7 @@ import tensorflow as tf
 from PIL import Image
 
 from d2v_tf.data.reading import BadExamples
-from d2v_tf.data.vision import _color_jitter, _resize, evaluation_dataset, random_window
+from d2v_tf.data.vision import _resize, evaluation_dataset, jitter_colors, random_window
 from d2v_tf.data.vision_sources import open_images
 from tests.data.images import encode, picture
 
@@ -55,7 +55,7 @@ def test_color_jitter_is_brightness_then_contrast_then_saturation():
     image = 64 + picture(1, 8, 8).astype("float64") / 4  # mid tones: nothing reaches a limit
     seeds = tf.stack([tf.zeros(number, tf.int64), tf.range(number, dtype=tf.int64)], axis=1)
     images = tf.repeat(tf.constant(image[None], tf.float32), number, axis=0)
-    jittered = _color_jitter(images, seeds, strength).numpy().astype("float64")
+    jittered = jitter_colors(images, seeds, strength).numpy().astype("float64")
 
     def gray(x):
         return (x @ [0.299, 0.587, 0.114])[..., None]
@@ -80,7 +80,7 @@ def test_color_jitter_is_brightness_then_contrast_then_saturation():
 def test_color_jitter_stays_in_range():
     images = tf.constant(np.stack([picture(i, 8, 8) for i in range(20)]), tf.float32)
     seeds = tf.stack([tf.zeros(20, tf.int64), tf.range(20, dtype=tf.int64)], axis=1)
-    jittered = _color_jitter(images, seeds, 0.9).numpy()
+    jittered = jitter_colors(images, seeds, 0.9).numpy()
     assert jittered.min() == 0.0 and jittered.max() == 255.0
 
 
