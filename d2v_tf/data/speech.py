@@ -129,7 +129,7 @@ def pretraining_dataset(
             multiple_of=multiple_of,
         )
         shapes = [(size // num_shards, length) for size, length in plan.shapes]
-        batches = _planned_batches(
+        batches = planned_batches(
             source, plan, start, _samples(min_seconds), bad_examples, num_shards, shard
         )
     else:
@@ -172,7 +172,7 @@ def pretraining_dataset(
             waveform = tf.ensure_shape(waveform, shapes[0])
         return {
             "waveform": waveform,
-            "padding_mask": _padding_mask(waveform, batch["length"]),
+            "padding_mask": padding_mask_of(waveform, batch["length"]),
             "mask": mask,
         }
 
@@ -220,7 +220,7 @@ def evaluation_dataset(
     def finish(batch):
         inputs = {
             "waveform": batch["waveform"],
-            "padding_mask": _padding_mask(batch["waveform"], batch["length"]),
+            "padding_mask": padding_mask_of(batch["waveform"], batch["length"]),
         }
         return inputs, batch["label"]
 
@@ -270,16 +270,32 @@ def _bucket_lengths(lengths, buckets, max_length):
     return choose_bucket_lengths(lengths, buckets, max_length)
 
 
-def _padding_mask(waveform, lengths):
+def padding_mask_of(waveform, lengths):
     mask = tf.sequence_mask(lengths, tf.shape(waveform)[1])
     return tf.ensure_shape(mask, waveform.shape)
 
 
-def _planned_batches(source, plan, start, min_length, bad_examples, num_shards, shard):
+def planned_batches(
+    source, plan, start, min_length, bad_examples, num_shards=1, shard=0, crop=True
+):
     """The batches of a plan from `start` on, without end.
 
     One call of Python a batch, which decodes its files in threads: libsndfile and soxr release the
     interpreter's lock.
+
+    Args:
+        source: `SpeechFiles`.
+        plan: `BucketPlan` of its lengths.
+        start: int. Number of the first batch.
+        min_length: int. The fewest samples of an utterance.
+        bad_examples: `BadExamples`.
+        num_shards, shard: ints. As `pretraining_dataset`.
+        crop: bool. Whether an utterance that replaces another may be cropped to the batch's length;
+            else a shorter one is taken.
+
+    Returns:
+        A dataset of `{"bucket": [], "waveform": [B, N], "length": [B], "position": [B], "index":
+        [B]}`, the last the utterances that were read.
     """
 
     def read_batch(step):
@@ -287,29 +303,35 @@ def _planned_batches(source, plan, start, min_length, bad_examples, num_shards, 
         rows = np.arange(shard, len(batch.indices), num_shards)
         waveforms = np.zeros([len(rows), plan.shapes[batch.bucket][1]], "float32")
         lengths = np.zeros([len(rows)], "int32")
+        indices = np.zeros([len(rows)], "int64")
 
         def read_row(place):
             row = rows[place]
-            for index in (batch.indices[row], *plan.replacements(int(step), int(row))):
+            replacements = plan.replacements(int(step), int(row))
+            if not crop:
+                replacements = [i for i in replacements if source.lengths[i] <= waveforms.shape[1]]
+            for index in (batch.indices[row], *replacements):
                 lengths[place] = _read_into(
                     waveforms[place], source, index, min_length, batch.places[row], bad_examples
                 )
                 if lengths[place]:
+                    indices[place] = index
                     return
             bad_examples.report_no_replacement(source.names[batch.indices[row]])
 
         _in_threads(read_row, len(rows))
-        return batch.bucket, waveforms, lengths, step * MAX_ROWS + rows
+        return batch.bucket, waveforms, lengths, step * MAX_ROWS + rows, indices
 
     def read(step):
-        bucket, waveforms, lengths, positions = tf.numpy_function(
-            read_batch, [step], [tf.int64, tf.float32, tf.int32, tf.int64]
+        bucket, waveforms, lengths, positions, indices = tf.numpy_function(
+            read_batch, [step], [tf.int64, tf.float32, tf.int32, tf.int64, tf.int64]
         )
         return {
             "bucket": tf.ensure_shape(bucket, []),
             "waveform": tf.ensure_shape(waveforms, [None, None]),
             "length": tf.ensure_shape(lengths, [None]),
             "position": tf.ensure_shape(positions, [None]),
+            "index": tf.ensure_shape(indices, [None]),
         }
 
     steps = tf.data.Dataset.range(start, np.iinfo(np.int64).max)
