@@ -186,9 +186,13 @@ def random_window(size, seed, scale, ratio):
 def _center_crop(image, image_shape):
     """The shorter side resized, the longer one cut to the center: float32 `[H, W, C]`."""
     height, width, _ = image_shape
-    size = tf.cast(tf.shape(image)[:2], tf.float32)
-    factor = tf.reduce_max(tf.constant([height, width], tf.float32) / size)
-    size = tf.maximum(tf.cast(tf.round(size * factor), tf.int32), [height, width])
+    rows, columns = tf.unstack(tf.shape(image)[:2])
+    # In whole numbers, as a preset's converter does it: (2 a + b) // (2 b) rounds a / b.
+    whole = (
+        (2 * rows * width + columns) // (2 * columns),
+        (2 * columns * height + rows) // (2 * rows),
+    )
+    size = tf.maximum(tf.stack(whole), [height, width])
     image = _resize(image, size)
     top, left = (size[0] - height) // 2, (size[1] - width) // 2
     return tf.ensure_shape(image[top : top + height, left : left + width], image_shape)
