@@ -16,8 +16,10 @@ setup(
     install_requires=[
         "absl-py",
         "importlib_resources",  # tensorflow-datasets imports it without asking for it
+        "jiwer>=4",  # word error rates
         "keras>=3.15,<4",
         "keras-nlp>=0.32",  # installs keras-hub, the import that is used
+        "matplotlib",  # pictures of what was measured
         "numpy",
         "packaging",
         "pydantic>=2",

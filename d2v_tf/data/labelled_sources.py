@@ -73,7 +73,7 @@ class LabelledText:
         """int. Outputs that a model needs: 1 for scores."""
         return 1 if self.class_names is None else len(self.class_names)
 
-    def keep(self, keep):
+    def only(self, keep):
         """Some of the examples.
 
         Args:

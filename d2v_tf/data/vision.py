@@ -118,13 +118,13 @@ def evaluation_dataset(
     def view(example, _):
         if num_classes is not None:
             check_label(example["label"], num_classes)
-        return {"image": _center_crop(_decode(example), image_shape), "label": example["label"]}
+        return {"image": _center_crop(decode(example), image_shape), "label": example["label"]}
 
     batches = read_examples(source.once(keep), source.load, view, bad_examples, batch_size)
     return batches.map(finish).prefetch(tf.data.AUTOTUNE)
 
 
-def _decode(example):
+def decode(example):
     """uint8 `[H, W, 3]`; the first frame of an animation, gray as three equal channels."""
     if "image" in example:
         image = example["image"]
@@ -137,7 +137,7 @@ def random_crop(example, seed, image_shape, scale, ratio):
     """A random part of the image, float32 `[H, W, C]`; of a JPEG only that part is decoded."""
 
     def crop_decoded():
-        image = _decode(example)
+        image = decode(example)
         top, left, height, width = tf.unstack(random_window(tf.shape(image), seed, scale, ratio))
         return image[top : top + height, left : left + width]
 

@@ -112,6 +112,9 @@ class Data2VecSpeechCTC(keras_hub.models.Task):
             name="head",
         )
 
+        if not time_mask_ratio:
+            backbone.mask_token.trainable = False  # it would get no gradient
+
         # === Functional model ===
         inputs = backbone.input
         embedded = backbone.frontend(inputs)
@@ -135,9 +138,7 @@ class Data2VecSpeechCTC(keras_hub.models.Task):
         self.too_long = keras.metrics.Sum(name="too_long", dtype="float32")
 
     def __call__(self, inputs, *args, **kwargs):
-        if isinstance(inputs, dict) and "padding_mask" not in inputs:
-            inputs = {**inputs, "padding_mask": None}  # as of the backbone
-        return super().__call__(inputs, *args, **kwargs)
+        return super().__call__(self.backbone.complete_inputs(inputs), *args, **kwargs)
 
     def frame_lengths(self, inputs):
         """Real frames of each example: int32 `[B]`.

@@ -60,7 +60,7 @@ def encode_letters(transcripts, vocabulary, allow_unknown=False):
         example = next(text for text in transcripts if set(lacking) & set(text))
         raise DataError(
             f"data: the vocabulary has no {' '.join(map(repr, lacking))} (first in the transcript "
-            f"{example[:60]!r}). Rewrite the transcripts with its letters: {''.join(sorted(letters))}"
+            f"{example[:60]!r}). Rewrite them with its letters: {''.join(sorted(letters))}"
         )
     unknown = number.get(UNKNOWN)
     return [np.array([number.get(c, unknown) for c in text], "int32") for text in spelled]

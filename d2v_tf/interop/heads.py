@@ -1,11 +1,15 @@
 """Heads of Hugging Face's models, key by key and field by field."""
 
 import dataclasses
+import os
 from collections.abc import Callable
 
 from d2v_tf.finetuning.audio_classifier import Data2VecAudioClassifier
+from d2v_tf.finetuning.ctc import Data2VecSpeechCTC
 from d2v_tf.finetuning.image_classifier import Data2VecImageClassifier
+from d2v_tf.finetuning.letters import BLANK, UNKNOWN, WORD_END
 from d2v_tf.finetuning.text_classifier import Data2VecTextClassifier
+from d2v_tf.interop.json_files import read_json
 from d2v_tf.interop.layouts import SAME, TRANSPOSED
 
 MULTI_LABEL = "multi_label_classification"
@@ -22,12 +26,14 @@ class Head:
         to_arguments: (dict of all fields, folder) -> dict of the task's arguments. Raises
             `ValueError`.
         to_fields: task -> dict of fields. Raises `ValueError`.
+        to_files: task -> dict of the name of a further file to its JSON content.
     """
 
     task_class: type
     keys: tuple
     to_arguments: Callable
     to_fields: Callable
+    to_files: Callable = lambda task: {}
 
 
 def head_of(model):
@@ -133,7 +139,58 @@ def _text_fields(task):
     return {**_class_fields(task, TEXT), "classifier_dropout": task.dropout}
 
 
+def _ctc_arguments(config, folder):
+    path = os.path.join(folder, "vocab.json")
+    if not os.path.isfile(path):
+        raise ValueError(f"{path} is missing, which says what letter each logit stands for.")
+    numbers = read_json(path)
+    size, blank = config.get("vocab_size", 32), config.get("pad_token_id", 0)
+    if sorted(numbers.values()) != list(range(size)):
+        raise ValueError(f"{path} has not the numbers from 0 to {size - 1}, vocab_size - 1.")
+    if blank != 0:
+        raise ValueError(
+            f"pad_token_id, the blank, is {blank!r}, which is not supported; only 0 is."
+        )
+    masked = config.get("apply_spec_augment", True)
+    return {
+        "vocabulary": sorted(numbers, key=numbers.get),
+        "time_mask_ratio": config.get("mask_time_prob", 0.05) if masked else 0.0,
+        "time_mask_length": config.get("mask_time_length", 10),
+        "channel_mask_ratio": config.get("mask_feature_prob", 0.0) if masked else 0.0,
+        "channel_mask_length": config.get("mask_feature_length", 10),
+        "dropout": config.get("final_dropout", 0.1),
+    }
+
+
+def _ctc_fields(task):
+    return {
+        "architectures": [CTC],
+        "vocab_size": len(task.vocabulary),
+        "pad_token_id": 0,
+        "apply_spec_augment": task.time_mask_ratio > 0 or task.channel_mask_ratio > 0,
+        "mask_time_prob": task.time_mask_ratio or 0.05,  # above 0: theirs has a mask token then
+        "mask_time_length": task.time_mask_length,
+        "mask_feature_prob": task.channel_mask_ratio,
+        "mask_feature_length": task.channel_mask_length,
+        "final_dropout": task.dropout,
+    }
+
+
+def _ctc_files(task):
+    return {
+        "vocab.json": {entry: i for i, entry in enumerate(task.vocabulary)},
+        "tokenizer_config.json": {
+            "tokenizer_class": "Wav2Vec2CTCTokenizer",
+            "pad_token": BLANK,
+            "unk_token": UNKNOWN,
+            "word_delimiter_token": WORD_END,
+            "do_lower_case": False,
+        },
+    }
+
+
 IMAGE = "Data2VecVisionForImageClassification"
+CTC = "Data2VecAudioForCTC"
 AUDIO = "Data2VecAudioForSequenceClassification"
 TEXT = "Data2VecTextForSequenceClassification"
 HEADS = {
@@ -151,6 +208,13 @@ HEADS = {
         (*_dense("projection", "projector"), *_dense("output_dense", "classifier")),
         _audio_arguments,
         _audio_fields,
+    ),
+    CTC: Head(
+        Data2VecSpeechCTC,
+        _dense("head", "lm_head"),
+        _ctc_arguments,
+        _ctc_fields,
+        _ctc_files,
     ),
     TEXT: Head(
         Data2VecTextClassifier,

@@ -113,10 +113,12 @@ def save_huggingface(model, folder, preprocessing=None):
         tensors = {kind.prefix + key: tensor for key, tensor in tensors.items()}
         tensors |= export_entries(expand(head.keys, model, head_weights(model)), {})
     os.makedirs(folder, exist_ok=True)
+    files = {"config.json": config} | (head.to_files(model) if head is not None else {})
+    for name, content in files.items():
+        with open(os.path.join(folder, name), "w", encoding="utf-8") as file:
+            json.dump(content, file, indent=2, ensure_ascii=False)
+            file.write("\n")
     paths = [os.path.join(folder, name) for name in ("config.json", "model.safetensors")]
-    with open(paths[0], "w", encoding="utf-8") as file:
-        json.dump(config, file, indent=2)
-        file.write("\n")
     save_file(tensors, paths[1], metadata={"format": "pt"})
     shutil.copymode(*paths)  # else nobody but the writer may read it
     if preprocessing is not None:

@@ -22,7 +22,7 @@ from d2v_tf.training.checkpoints import Checkpointer, Checkpoints
 from d2v_tf.training.evaluations import Evaluations
 from d2v_tf.training.interrupt import StopOnRequest
 from d2v_tf.training.logs import RunLog, drop_records_after
-from d2v_tf.training.modalities import modality_of
+from d2v_tf.training.modalities import backbone_class_of, modality_of
 from d2v_tf.training.optimizer import is_decayed
 from d2v_tf.training.precision import POLICIES, resolve_precision, resolve_xla
 from d2v_tf.training.schedules import build_schedule
@@ -114,8 +114,7 @@ def open_backbone(recipe):
         )
         return backbone, None, f"from scratch, of the shape of {recipe.scratch}"
     loaded, report = load_with_report(recipe.init, dtype=policy)
-    expected = importlib.import_module(f"d2v_tf.training.{recipe.modality}").MODALITY.backbone
-    if not isinstance(loaded, expected):
+    if not isinstance(loaded, backbone_class_of(recipe.modality)):
         raise UserError(
             f"--init={recipe.init} holds a {type(loaded).__name__}, and the recipe is for "
             f"{recipe.modality}. Give a backbone of that kind, or another --task or --config."
@@ -176,7 +175,9 @@ def build_model(recipe, task):
 
 def _fit(recipe, workdir, console, data, model, checkpoints, evaluations, start):
     """Trains from update `start` to the last one, first with a frozen backbone if asked."""
-    log = RunLog(workdir, start, recipe.steps, recipe.log_every, data.counts, console)
+    log = RunLog(
+        workdir, start, recipe.steps, recipe.log_every, data.counts, console, shown=("loss",)
+    )
     thaw = min(recipe.freeze.backbone_steps, recipe.steps)
     try:
         for end, frozen in ((thaw, True), (recipe.steps, False)):

@@ -62,20 +62,23 @@ class RunLog(keras.callbacks.Callback):
         log_every: int. Updates between two logged ones.
         counts: callable without arguments, a dict of further numbers to log (skipped examples).
         console: `rich` console; a bar where it is a terminal, plain lines elsewhere.
+        shown: names of the numbers that the terminal shows.
     """
 
-    def __init__(self, workdir, start, steps, log_every, counts, console=None):
+    def __init__(self, workdir, start, steps, log_every, counts, console=None, shown=SHOWN):
         super().__init__()
         self.path = os.path.join(workdir, "metrics.jsonl")
         self.start, self.steps = start, steps
         self.log_every = log_every
-        self.counts = counts
+        self.counts, self.shown = counts, shown
         self.console = console or Console()
         self.speed = Speedometer()
         self.writer = tf.summary.create_file_writer(os.path.join(workdir, "tensorboard"))
         self.bar = None
 
     def on_train_begin(self, logs=None):
+        if self.bar is not None:
+            return  # the second of two fits
         if self.console.is_terminal:
             self.bar = Progress(
                 TextColumn("step"),
@@ -124,7 +127,7 @@ class RunLog(keras.callbacks.Callback):
                     tf.summary.scalar(name, value)
 
     def _status(self, step, logs):
-        parts = [f"{name} {float(logs[name]):.4f}" for name in SHOWN]
+        parts = [f"{name} {float(logs[name]):.4f}" for name in self.shown]
         if self.speed.per_second is not None:
             parts.append(f"{self.speed.per_second:.0f} examples/s")
             left = self.speed.seconds_left(self.steps - step)

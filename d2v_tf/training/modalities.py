@@ -31,3 +31,8 @@ MODULES = {
 def modality_of(recipe):
     """The `Modality` of a recipe."""
     return importlib.import_module(MODULES[recipe.modality]).MODALITY
+
+
+def backbone_class_of(modality):
+    """The class of a modality's backbones."""
+    return importlib.import_module(MODULES[modality]).MODALITY.backbone

@@ -13,6 +13,7 @@ from tests.parity.test_folders import SPEECH, TEXT, VISION, config_for
 
 NAMES = {0: "cat", 1: "dog", 2: "fish"}
 LABELS = {"id2label": NAMES, "label2id": {name: i for i, name in NAMES.items()}}
+VOCABULARY = ("<pad>", "<s>", "</s>", "<unk>", "|", "E", "'")
 # Name: (their class, configuration, what is expected of ours).
 TASKS = {
     "image, mean": (
@@ -35,6 +36,11 @@ TASKS = {
         {**SPEECH, **LABELS, "problem_type": "multi_label_classification"},
         {"multi_label": True},
     ),
+    "ctc": (
+        "Data2VecAudioForCTC",
+        {**SPEECH, "mask_time_prob": 0.2, "mask_feature_prob": 0.1, "final_dropout": 0.3},
+        {"vocabulary": VOCABULARY, "time_mask_ratio": 0.2, "channel_mask_ratio": 0.1},
+    ),
     "text": (
         "Data2VecTextForSequenceClassification",
         {**TEXT, **LABELS, "classifier_dropout": 0.3},
@@ -46,6 +52,14 @@ TASKS = {
         {"num_classes": 1},
     ),
 }
+
+
+def save(model, folder):
+    """As published: with the letters where there are some."""
+    model.save_pretrained(folder)
+    if isinstance(model, transformers.Data2VecAudioForCTC):
+        numbers = {letter: i for i, letter in enumerate(VOCABULARY)}
+        (folder / "vocab.json").write_text(json.dumps(numbers))
 
 
 def their_logits(model, inputs):
@@ -66,7 +80,7 @@ def their_logits(model, inputs):
 def test_their_model_is_ours(name, tmp_path):
     architecture, fields, expected = TASKS[name]
     theirs = perturbed(getattr(transformers, architecture)(config_for(architecture, fields)))
-    theirs.save_pretrained(tmp_path)
+    save(theirs, tmp_path)
     ours = d2v_tf.load_task(tmp_path, verbose=False)
     for attribute, value in expected.items():
         assert getattr(ours, attribute) == value
@@ -78,7 +92,7 @@ def test_their_model_is_ours(name, tmp_path):
 def test_ours_is_theirs_and_ours_again(name, tmp_path):
     architecture, fields, _ = TASKS[name]
     theirs = perturbed(getattr(transformers, architecture)(config_for(architecture, fields)))
-    theirs.save_pretrained(tmp_path / "theirs")
+    save(theirs, tmp_path / "theirs")
     ours = d2v_tf.load_task(tmp_path / "theirs", verbose=False)
     d2v_tf.save_huggingface(ours, tmp_path / "ours")
     model_class = getattr(transformers, architecture)
@@ -86,13 +100,27 @@ def test_ours_is_theirs_and_ours_again(name, tmp_path):
         tmp_path / "ours", output_loading_info=True, attn_implementation="eager"
     )
     assert not any(info.values()), info
-    assert back.config.id2label == theirs.config.id2label
-    assert back.config.problem_type in (theirs.config.problem_type, "single_label_classification")
+    if name == "ctc":
+        tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "ours")
+        assert tokenizer.decode([4, 5, 0, 5, 5, 6, 4, 0]) == "EE'"
+    else:
+        kinds = (theirs.config.problem_type, "single_label_classification")
+        assert back.config.id2label == theirs.config.id2label and back.config.problem_type in kinds
     inputs = make_inputs(ours.backbone)
     assert_close(np.asarray(ours(inputs)), their_logits(back.eval(), inputs))
     again = d2v_tf.load_task(tmp_path / "ours", verbose=False)
     for one, two in zip(again.weights, ours.weights, strict=True):
         np.testing.assert_array_equal(np.asarray(one), np.asarray(two), one.path)
+
+
+def test_letters_that_are_missing_or_do_not_fit(tmp_path):
+    config = config_for("Data2VecAudioForCTC", SPEECH)
+    transformers.Data2VecAudioForCTC(config).save_pretrained(tmp_path)
+    with pytest.raises(WeightsError, match="vocab.json is missing"):
+        d2v_tf.load_task(tmp_path)
+    (tmp_path / "vocab.json").write_text('{"<pad>": 0, "a": 1}')
+    with pytest.raises(WeightsError, match="has not the numbers from 0 to 6"):
+        d2v_tf.load_task(tmp_path)
 
 
 def test_no_head_to_be_read(tmp_path):

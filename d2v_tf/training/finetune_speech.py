@@ -1,0 +1,238 @@
+"""Labelled and transcribed recordings for a fine-tuning run."""
+
+import functools
+
+import keras
+import numpy as np
+
+from d2v_tf.backbones.preprocessing import Data2VecAudioConverter
+from d2v_tf.data.audio_labelled import evaluation_dataset, plan_labelled, training_dataset
+from d2v_tf.data.labels import find_classes, labels_of
+from d2v_tf.data.speech_sources import open_speech_source
+from d2v_tf.data.subsets import stratified_subset
+from d2v_tf.data.transcribed import (
+    plan_transcribed,
+    recognition_dataset,
+    trainable_utterances,
+    transcribed_dataset,
+)
+from d2v_tf.finetuning.audio_classifier import Data2VecAudioClassifier
+from d2v_tf.finetuning.ctc import Data2VecSpeechCTC
+from d2v_tf.finetuning.decoding import GreedyDecoder
+from d2v_tf.finetuning.letters import encode_letters, letter_vocabulary
+from d2v_tf.finetuning.metrics import evaluate
+from d2v_tf.finetuning.recognition import evaluate_ctc
+from d2v_tf.training.labelled_data import LabelledData, predict, split_off
+
+# Audio in a batch that is measured on, in seconds.
+EVALUATION_SECONDS = 160.0
+# Transcripts that are printed after an evaluation.
+NUM_SAMPLES = 3
+
+
+class Transcripts(LabelledData):
+    """Recordings with their transcripts.
+
+    Args:
+        recipe: a `FinetuneSpeechRecipe`.
+        backbone: `Data2VecSpeechBackbone`.
+        preprocessing: not used: waveforms are normalized in one way.
+        warn: callable(str), for a file that is skipped.
+
+    Raises:
+        DataError: where a source cannot be opened, or has no transcripts.
+    """
+
+    metric = "wer"
+    higher_is_better = False
+
+    def __init__(self, recipe, backbone, preprocessing, warn):
+        source, eval_source = open_pair(recipe.data)
+        if recipe.label_fraction < 1:
+            everyone = np.zeros(source.num_examples, "int64")
+            source = source.only(stratified_subset(everyone, recipe.label_fraction, recipe.seed))
+        super().__init__(recipe, warn, source, eval_source)
+        self.vocabulary = letter_vocabulary(source.transcripts or [])
+        self.utterances, self.letters = trainable_utterances(
+            source,
+            functools.partial(encode_letters, vocabulary=self.vocabulary),
+            backbone.feature_lengths,
+            self.bad_examples,
+            recipe.data.max_seconds,
+        )
+        encode_letters(eval_source.transcripts or [], self.vocabulary)  # refuses other letters now
+        self.batching = batching(recipe)
+
+    @functools.cached_property
+    def batches_per_epoch(self):
+        """float. Updates that see every utterance once."""
+        return plan_transcribed(self.utterances, **self.batching).batches_per_epoch
+
+    def describe_labels(self):
+        """str. What is recognized, for the summary."""
+        letters = "".join(entry for entry in self.vocabulary if len(entry) == 1)
+        return f"{len(letters)} letters: {letters}"
+
+    def build_task(self, backbone):
+        """A CTC model on the backbone, compiled with its loss."""
+        arguments = self.recipe.head.model_dump(exclude={"label_smoothing"})
+        task = Data2VecSpeechCTC(backbone, self.vocabulary, **arguments)
+        task.compile()
+        return task
+
+    def batches(self, step):
+        """The batches from update `step` on, without end."""
+        return transcribed_dataset(
+            self.utterances,
+            self.letters,
+            **self.batching,
+            start=step,
+            bad_examples=self.bad_examples,
+        )
+
+    def evaluate(self, task):
+        """Word and character error rates, and all transcripts: a dict."""
+        dataset = recognition_dataset(
+            self.eval_source,
+            batch_seconds=EVALUATION_SECONDS,
+            bad_examples=self.count_bad(self.eval_source),
+        )
+        report = evaluate_ctc(task, dataset, self.eval_source.transcripts, self._decoder())
+        return {"wer": report.wer, "cer": report.cer, "samples": report.samples[:NUM_SAMPLES]}
+
+    def describe_samples(self, scores):
+        """What was said and what was heard, of the first recordings."""
+        lines = []
+        for reference, hypothesis in scores["samples"]:
+            lines += [f"said:  {reference}", f"heard: {hypothesis}"]
+        return lines
+
+    def _decoder(self):
+        return GreedyDecoder(self.vocabulary)
+
+    def save_preset(self, task, folder):
+        """Writes the model, with what makes its input out of waveforms."""
+        save_with_converter(task, folder)
+
+
+class AudioClasses(LabelledData):
+    """Recordings with a class each.
+
+    Args:
+        recipe: a `FinetuneSpeechRecipe`.
+        backbone: `Data2VecSpeechBackbone`.
+        preprocessing: not used: waveforms are normalized in one way.
+        warn: callable(str), for a file that is skipped.
+
+    Raises:
+        DataError: where a source cannot be opened, or has no such labels.
+    """
+
+    multi_label = False
+    metrics = ("accuracy", "macro_f1")
+
+    def __init__(self, recipe, backbone, preprocessing, warn):
+        group = recipe.data
+        source, eval_source = open_pair(group)
+        self.class_names = find_classes(source, group.label)
+        if recipe.label_fraction < 1:
+            labels, _ = labels_of(source, group.label)
+            source = source.only(stratified_subset(labels, recipe.label_fraction, recipe.seed))
+        super().__init__(recipe, warn, source, eval_source)
+        self.batching = batching(recipe)
+        self.view = {"class_names": self.class_names, "label": group.label}
+
+    @functools.cached_property
+    def batches_per_epoch(self):
+        """float. Updates that see every recording once."""
+        return plan_labelled(self.source, **self.batching).batches_per_epoch
+
+    def describe_labels(self):
+        """str. What is told apart, for the summary."""
+        names = ", ".join(self.class_names[:10])
+        more = ", ..." if len(self.class_names) > 10 else ""
+        return f"{len(self.class_names)} classes: {names}{more}"
+
+    def build_task(self, backbone):
+        """A classifier on the backbone, compiled with its loss."""
+        head = self.recipe.head
+        task = Data2VecAudioClassifier(
+            backbone,
+            len(self.class_names),
+            class_names=self.class_names,
+            multi_label=self.multi_label,
+            dropout=head.dropout,
+        )
+        loss = keras.losses.BinaryCrossentropy
+        if not self.multi_label:
+            loss = keras.losses.CategoricalCrossentropy
+        task.compile(
+            loss=loss(from_logits=True, label_smoothing=head.label_smoothing), metrics=None
+        )
+        return task
+
+    def batches(self, step):
+        """The batches from update `step` on, without end."""
+        return training_dataset(
+            self.source,
+            **self.view,
+            **self.batching,
+            start=step,
+            mixup=self.recipe.data.mixup,
+            bad_examples=self.bad_examples,
+        )
+
+    def evaluate(self, task):
+        """The task's metrics: dict of floats."""
+        dataset = evaluation_dataset(
+            self.eval_source,
+            **self.view,
+            batch_seconds=EVALUATION_SECONDS,
+            max_seconds=self.recipe.data.max_seconds,
+            bad_examples=self.count_bad(self.eval_source),
+        )
+        found = evaluate(self.metrics, *predict(task, dataset), self.class_names)
+        return dict(found.scores)
+
+    def save_preset(self, task, folder):
+        """Writes the classifier, with what makes its input out of waveforms."""
+        save_with_converter(task, folder)
+
+
+class AudioTags(AudioClasses):
+    """Recordings with any number of tags each."""
+
+    multi_label = True
+    metrics = ("mean_average_precision",)
+    metric = "mean_average_precision"
+
+
+def open_pair(group):
+    """(source to train on, source to measure on) of a recipe's `data` group."""
+    as_source = functools.partial(
+        open_speech_source, tfds_dir=group.tfds_dir, cache_dir=group.cache_dir
+    )
+    source = as_source(group.source)
+    if group.eval_source is not None:
+        return source, as_source(group.eval_source)
+    if group.source == "builtin":
+        return source, as_source("builtin:test")
+    return split_off(source)
+
+
+def batching(recipe):
+    """How a recipe's batches are made: arguments of the datasets."""
+    return {
+        "batch_seconds": recipe.batch_size * recipe.data.max_seconds,
+        "buckets": recipe.data.buckets,
+        "seed": recipe.seed,
+    }
+
+
+def save_with_converter(task, folder):
+    """Writes a task and the `Data2VecAudioConverter` that makes its input out of waveforms."""
+    task.save_to_preset(folder)
+    Data2VecAudioConverter().save_to_preset(folder)
+
+
+TASKS = {"classify": AudioClasses, "tag": AudioTags, "ctc": Transcripts}

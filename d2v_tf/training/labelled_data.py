@@ -1,0 +1,75 @@
+"""What the data of a fine-tuning run has in common, whatever the task."""
+
+import numpy as np
+from keras import ops
+
+from d2v_tf.training.run_data import RunData, hold_out
+
+
+class LabelledData(RunData):
+    """What a fine-tuning run reads and is measured on.
+
+    A task's class adds `build_task(backbone)`, `batches(step)`, `evaluate(task)`,
+    `describe_labels()` and `save_preset(task, folder)`.
+
+    Args:
+        recipe: a `FinetuneRecipe`.
+        warn: callable(str), for an example that is skipped.
+        source: what is trained on; has `name` and `num_examples`.
+        eval_source: what is measured on.
+
+    Attributes:
+        metric: str. Which of the numbers that `evaluate` gives decides what is best.
+        higher_is_better: bool.
+    """
+
+    metric = "accuracy"
+    higher_is_better = True
+
+    def __init__(self, recipe, warn, source, eval_source):
+        super().__init__(recipe, warn, source)
+        self.eval_source = eval_source
+
+    @property
+    def eval_name(self):
+        """str. What is measured on, for the summary."""
+        return f"{self.eval_source.name}, {self.eval_source.num_examples:,} examples"
+
+    @property
+    def batches_per_epoch(self):
+        """float. Updates that see every example once."""
+        return self.num_examples / self.recipe.batch_size
+
+    def describe_samples(self, scores):
+        """Lines to print below an evaluation."""
+        return []
+
+
+def split_off(source):
+    """A source in two, where nothing is named to measure on: every fifth example is.
+
+    Args:
+        source: has `num_examples` and `only(keep)`.
+
+    Returns:
+        (source to train on, source to measure on).
+    """
+    keep = hold_out(source.num_examples)
+    return source.only(keep), source.only(~keep)
+
+
+def predict(task, dataset):
+    """What a task gives for every example.
+
+    Args:
+        task: the task model.
+        dataset: of (inputs, labels `[B, ...]`), each example once.
+
+    Returns:
+        (outputs `[N, ...]`, labels `[N, ...]`): float32 arrays.
+    """
+    outputs, labels = [], []
+    for inputs, batch_labels in dataset:
+        outputs.append(np.asarray(ops.cast(task.predict_on_batch(inputs), "float32")))
+        labels.append(np.asarray(batch_labels))
+    return np.concatenate(outputs), np.concatenate(labels)

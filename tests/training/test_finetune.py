@@ -1,0 +1,181 @@
+"""Fine-tuning runs on a few images: what they leave behind, how they go on, what is refused."""
+
+import io
+import os
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+import d2v_tf
+from d2v_tf.config import load_finetune_recipe
+from d2v_tf.errors import UserError
+from d2v_tf.training import finetune as finetuning
+from d2v_tf.training.finetune import finetune
+from d2v_tf.training.logs import read_json_lines
+from tests.data.images import write_tree
+
+RECIPE = """
+modality: vision
+batch_size: 4
+steps: 8
+precision: float32
+xla: false
+log_every: 1
+scratch: SCRATCH
+optimizer: {learning_rate: 0.003, layer_decay: 0.8, weight_decay: 0.05}
+schedule: {warmup_steps: 25%}
+head: {label_smoothing: 0.1, dropout: 0.1}
+evaluate_every: 4
+checkpoint_every: 4
+data: {crop_scale: [0.5, 1.0]}
+"""
+PRETRAINING = """
+modality: vision
+steps: 4
+batch_size: 4
+model: {image_shape: [16, 16, 3], patch_size: 4, num_layers: 2, hidden_dim: 16, num_heads: 2,
+        intermediate_dim: 32}
+mask: {min_block: 4}
+data2vec: {num_target_layers: 2, ema: [0.9, 0.99, 2]}
+optimizer: {learning_rate: 0.001}
+"""
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    root = tmp_path_factory.mktemp("photos")
+    write_tree(root / "train", 16)
+    write_tree(root / "test", 6)
+    return root
+
+
+@pytest.fixture
+def start(photos, tmp_path):
+    """A function that runs a recipe with some keys set."""
+    (tmp_path / "pretrain.yaml").write_text(PRETRAINING)
+    config = tmp_path / "finetune.yaml"
+    config.write_text(RECIPE.replace("SCRATCH", str(tmp_path / "pretrain.yaml")))
+
+    def run(name, *settings):
+        data = [f"data.source=folder:{photos}/train", f"data.eval_source=folder:{photos}/test"]
+        recipe = load_finetune_recipe(str(config), [*data, *settings])
+        console = Console(file=printed.setdefault(name, io.StringIO()), width=200)
+        return finetune(recipe, str(tmp_path / name), console)
+
+    printed = {}
+    run.printed = lambda name: printed[name].getvalue()
+    return run
+
+
+def losses(folder):
+    return {record["step"]: record["loss"] for record in read_json_lines(folder / "metrics.jsonl")}
+
+
+def test_what_a_run_leaves_behind(start, tmp_path, photos):
+    task, best = start("run")
+    folder = tmp_path / "run"
+    evaluations = read_json_lines(folder / "evaluations.jsonl")
+    assert [record["step"] for record in evaluations] == [4, 8]
+    assert best["accuracy"] == max(record["accuracy"] for record in evaluations)
+    assert len(losses(folder)) == 8
+    again = d2v_tf.load_task(folder, verbose=False)
+    assert again.class_names == ("cat", "dog")
+    images = np.random.default_rng(0).normal(size=(3, 16, 16, 3)).astype("float32")
+    np.testing.assert_array_equal(np.asarray(again(images)), np.asarray(task(images)))
+    # Images as they are, of any size, go through its preprocessor.
+    pictures = np.random.default_rng(0).integers(0, 256, (2, 30, 20, 3)).astype("uint8")
+    assert again.predict(pictures, verbose=0).shape == (2, 2)
+    assert "2 classes: cat, dog" in start.printed("run")
+
+
+def test_a_stopped_run_goes_on_as_if_it_had_not(start, tmp_path, monkeypatch):
+    start("whole")
+    measure = finetuning.Evaluations.measure
+
+    def stop(self, step):
+        measure(self, step)
+        if step == 4 and os.path.exists(os.path.join(tmp_path, "stopped", "checkpoints")):
+            monkeypatch.setattr(finetuning.Evaluations, "measure", measure)
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(finetuning.Evaluations, "measure", stop)
+    settings = ["checkpoint_every=3"]
+    with pytest.raises(KeyboardInterrupt):
+        start("stopped", *settings)
+    assert max(losses(tmp_path / "stopped")) == 4
+    start("stopped", *settings)
+    assert "resuming after step 3" in start.printed("stopped")
+    assert losses(tmp_path / "stopped") == losses(tmp_path / "whole")
+    evaluations = (tmp_path / "stopped" / "evaluations.jsonl").read_text()
+    assert evaluations == (tmp_path / "whole" / "evaluations.jsonl").read_text()
+
+
+def test_a_frozen_backbone_moves_only_after_it_is_thawed(start, tmp_path):
+    init = tmp_path / "init"
+    backbone = d2v_tf.Data2VecVisionBackbone(
+        image_shape=(16, 16, 3),
+        patch_size=4,
+        num_layers=2,
+        hidden_dim=16,
+        num_heads=2,
+        intermediate_dim=32,
+    )
+    backbone.save_to_preset(str(init))
+    first = backbone.get_weights()
+
+    def moved(name, *settings):
+        task, _ = start(name, f"init={init}", *settings)
+        pairs = zip(task.backbone.weights, first, strict=True)
+        return {w.path.split("/")[0] for w, before in pairs if not np.array_equal(w, before)}
+
+    assert moved("always", "freeze.backbone_steps=100%") == set()
+    # Two updates of warm-up, then the rate of the third is above 0.
+    late = moved("late", "freeze.backbone_steps=3", "freeze.frontend=true")
+    assert late == {"encoder", "final_norm", "positions"}
+    assert moved("all") == {"encoder", "final_norm", "positions", "frontend"}
+
+
+def test_a_fraction_of_the_labels(start, tmp_path):
+    start("few", "label_fraction=0.25", "epochs=2", "steps=null")
+    assert "4 examples" in start.printed("few")
+    assert len(losses(tmp_path / "few")) == 2  # two epochs of four examples, four an update
+
+
+def test_early_stopping(start, tmp_path):
+    start("early", "steps=40", "patience=2", "optimizer.learning_rate=1e-12", "evaluate_every=4")
+    assert max(losses(tmp_path / "early")) == 12  # the first, and two that are no better
+
+
+def test_regularization_of_the_recipe_replaces_the_backbones(start):
+    task, _ = start("regularized", "model.drop_path_rate=0.2", "steps=1")
+    assert task.backbone.drop_path_rate == 0.2
+
+
+def test_another_image_size(start):
+    task, _ = start("large", "data.image_size=24", "steps=1")
+    assert task.backbone.image_shape == (24, 24, 3)
+
+
+def test_a_backbone_of_another_kind(start, tmp_path):
+    d2v_tf.Data2VecTextBackbone(
+        vocabulary_size=30,
+        max_sequence_length=8,
+        num_layers=1,
+        hidden_dim=8,
+        num_heads=2,
+        intermediate_dim=8,
+    ).save_to_preset(str(tmp_path / "text"))
+    with pytest.raises(UserError, match="Data2VecTextBackbone, and the recipe is for vision"):
+        start("wrong", f"init={tmp_path / 'text'}")
+
+
+def test_steps_or_epochs(start):
+    with pytest.raises(UserError, match="steps: 8 with epochs 3.0: give one of the two"):
+        start("both", "epochs=3")
+
+
+def test_another_recipe_in_the_same_folder(start):
+    start("one")
+    with pytest.raises(UserError, match="head.dropout was 0.1 and is 0.5"):
+        start("one", "head.dropout=0.5")

@@ -1,0 +1,90 @@
+"""Fine-tunes a backbone on labelled data: python tools/finetune.py --task=classify --help."""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow starts: its banner
+from absl import app, flags, logging  # noqa: E402
+
+CONFIGS = Path(__file__).resolve().parent.parent / "configs" / "finetune"
+
+FLAGS = flags.FLAGS
+flags.DEFINE_string(
+    "task", None, "classify, tag (speech), ctc (speech) or glue:NAME (text).", required=True
+)
+flags.DEFINE_enum(
+    "modality",
+    None,
+    ["vision", "speech", "text"],
+    "What the examples are. Default: what the backbone of --init is for.",
+)
+flags.DEFINE_string(
+    "init",
+    None,
+    "Where the backbone comes from: a run's folder, a preset, a Hugging Face folder, a published "
+    "checkpoint, or scratch.",
+    required=True,
+)
+flags.DEFINE_string(
+    "config",
+    None,
+    "Recipe, a YAML file. Default: configs/finetune/MODALITY_tiny.yaml, or TASK_tiny.yaml.",
+)
+flags.DEFINE_string("data", None, "The labelled examples to train on. Default: the recipe's.")
+flags.DEFINE_string(
+    "eval_data", None, "The ones to measure on. Default: the recipe's, or every fifth of --data."
+)
+flags.DEFINE_string("workdir", None, "Folder of the run. Default: runs/TASK_RECIPE_INIT.")
+flags.DEFINE_float("label_fraction", None, "The part of the training labels that is used.")
+flags.DEFINE_list("seeds", None, "Several runs, one a seed, as in 0,1,2, and their mean.")
+flags.DEFINE_multi_string(
+    "set", [], "A key of the recipe, as in --set optimizer.learning_rate=0.001; may be repeated."
+)
+
+
+def main(argv):
+    if len(argv) > 1:
+        raise app.UsageError(f"unexpected argument: {argv[1]}")
+    logging.set_verbosity(logging.WARNING)  # TensorFlow notes each checkpoint's inner workings
+    # Imported late, so that --help and a wrong flag answer at once.
+    from d2v_tf.errors import UserError
+
+    try:
+        finetune()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("stopped; the same command continues the run", file=sys.stderr)
+        sys.exit(130)
+
+
+def finetune():
+    from rich.console import Console
+
+    from d2v_tf.training.finetune_seeds import finetune_seeds, modality_of_backbone
+
+    task = FLAGS.task.split(":")[0]
+    modality = FLAGS.modality or modality_of_backbone(FLAGS.init, task)
+    name = f"{modality}_ctc_tiny" if task == "ctc" else f"{modality}_tiny"
+    config = FLAGS.config or str(CONFIGS / f"{name}.yaml")
+    start = os.path.basename(os.path.normpath(FLAGS.init))
+    workdir = FLAGS.workdir or os.path.join(
+        "runs", f"{FLAGS.task.replace(':', '_')}_{Path(config).stem}_{start}"
+    )
+    overrides = [f"task={FLAGS.task}", *FLAGS.set, f"init={json.dumps(FLAGS.init)}"]
+    for key, value in (
+        ("data.source", FLAGS.data),
+        ("data.eval_source", FLAGS.eval_data),
+        ("label_fraction", FLAGS.label_fraction),
+    ):
+        if value is not None:
+            overrides.append(f"{key}={json.dumps(value)}")  # YAML would read on in it
+    console = Console(highlight=False, soft_wrap=True)
+    finetune_seeds(config, overrides, modality, workdir, FLAGS.seeds, console)
+
+
+if __name__ == "__main__":
+    app.run(main)
