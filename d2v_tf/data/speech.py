@@ -31,13 +31,14 @@ _POOL = concurrent.futures.ThreadPoolExecutor(os.cpu_count(), "read_speech")
 def plan_batches(
     source,
     *,
-    batch_seconds,
+    batch_seconds=None,
     min_seconds=2.0,
     max_seconds=20.0,
     buckets=4,
     seed=0,
     shuffle=True,
     multiple_of=1,
+    batch_size=None,
 ):
     """Plans the batches of a source of files; for what `pretraining_dataset` does and a summary.
 
@@ -51,6 +52,7 @@ def plan_batches(
         seed: int.
         shuffle: bool.
         multiple_of: int. Batch sizes are multiples of it.
+        batch_size: optional int. Utterances in a batch, instead of `batch_seconds`.
 
     Returns:
         `BucketPlan`.
@@ -60,11 +62,12 @@ def plan_batches(
     return BucketPlan(
         source.lengths,
         _bucket_lengths(usable, buckets, max_length),
-        _samples(batch_seconds),
+        None if batch_size else _samples(batch_seconds),
         min_length,
         seed,
         shuffle,
         multiple_of,
+        batch_size,
     )
 
 
@@ -129,7 +132,7 @@ def pretraining_dataset(
             multiple_of=multiple_of,
         )
         shapes = [(size // num_shards, length) for size, length in plan.shapes]
-        batches = _planned_batches(
+        batches = planned_batches(
             source, plan, start, _samples(min_seconds), bad_examples, num_shards, shard
         )
     else:
@@ -146,7 +149,7 @@ def pretraining_dataset(
             records,
             source.load,
             functools.partial(
-                _crop_record, seed=seed, min_length=_samples(SHORTEST), max_length=length
+                crop_record, seed=seed, min_length=_samples(SHORTEST), max_length=length
             ),
             bad_examples,
             size // num_shards,
@@ -213,7 +216,7 @@ def evaluation_dataset(
             source, label, keep, batch_seconds, min_length, max_length, buckets, bad_examples
         )
     else:
-        view = functools.partial(_crop_record, min_length=min_length, max_length=max_length)
+        view = functools.partial(crop_record, min_length=min_length, max_length=max_length)
         size = max(1, _samples(batch_seconds) // max_length)
         batches = read_examples(source.once(keep), source.load, view, bad_examples, size)
 
@@ -275,7 +278,7 @@ def _padding_mask(waveform, lengths):
     return tf.ensure_shape(mask, waveform.shape)
 
 
-def _planned_batches(source, plan, start, min_length, bad_examples, num_shards, shard):
+def planned_batches(source, plan, start, min_length, bad_examples, num_shards, shard):
     """The batches of a plan from `start` on, without end.
 
     One call of Python a batch, which decodes its files in threads: libsndfile and soxr release the
@@ -287,6 +290,7 @@ def _planned_batches(source, plan, start, min_length, bad_examples, num_shards, 
         rows = np.arange(shard, len(batch.indices), num_shards)
         waveforms = np.zeros([len(rows), plan.shapes[batch.bucket][1]], "float32")
         lengths = np.zeros([len(rows)], "int32")
+        indices = np.zeros([len(rows)], "int64")  # of what was read, which may be a replacement
 
         def read_row(place):
             row = rows[place]
@@ -295,20 +299,22 @@ def _planned_batches(source, plan, start, min_length, bad_examples, num_shards, 
                     waveforms[place], source, index, min_length, batch.places[row], bad_examples
                 )
                 if lengths[place]:
+                    indices[place] = index
                     return
             bad_examples.report_no_replacement(source.names[batch.indices[row]])
 
         _in_threads(read_row, len(rows))
-        return batch.bucket, waveforms, lengths, step * MAX_ROWS + rows
+        return batch.bucket, waveforms, lengths, indices, step * MAX_ROWS + rows
 
     def read(step):
-        bucket, waveforms, lengths, positions = tf.numpy_function(
-            read_batch, [step], [tf.int64, tf.float32, tf.int32, tf.int64]
+        bucket, waveforms, lengths, indices, positions = tf.numpy_function(
+            read_batch, [step], [tf.int64, tf.float32, tf.int32, tf.int64, tf.int64]
         )
         return {
             "bucket": tf.ensure_shape(bucket, []),
             "waveform": tf.ensure_shape(waveforms, [None, None]),
             "length": tf.ensure_shape(lengths, [None]),
+            "index": tf.ensure_shape(indices, [None]),
             "position": tf.ensure_shape(positions, [None]),
         }
 
@@ -390,7 +396,7 @@ def _labels_of(source, label):
     return source.labels[label]
 
 
-def _crop_record(example, position, min_length, max_length, seed=None):
+def crop_record(example, position, min_length, max_length, seed=None):
     """A record's utterance at a fixed length; a random crop where there is a seed, else the middle.
 
     Returns:
