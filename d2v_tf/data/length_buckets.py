@@ -73,11 +73,12 @@ class BucketPlan:
     Args:
         lengths: int array `[N]`, in samples.
         bucket_lengths: ascending list of ints.
-        batch_length: int. Samples in a batch, padding counted.
+        batch_length: int. Samples in a batch, padding counted. `None` where `batch_size` is given.
         min_length: int. Shorter examples are left out.
         seed: int.
         shuffle: bool. Whether the order of an epoch is drawn from (seed, epoch).
         multiple_of: int. Batch sizes are multiples of it.
+        batch_size: optional int. Examples in a batch of any bucket, instead of `batch_length`.
 
     Attributes:
         shapes: list of (examples, samples), one a bucket.
@@ -98,9 +99,12 @@ class BucketPlan:
         seed=0,
         shuffle=True,
         multiple_of=1,
+        batch_size=None,
     ):
         self.seed, self.shuffle = seed, shuffle
-        sizes = [batch_length // n // multiple_of * multiple_of for n in bucket_lengths]
+        sizes = [batch_size] * len(bucket_lengths)
+        if batch_size is None:
+            sizes = [batch_length // n // multiple_of * multiple_of for n in bucket_lengths]
         if not sizes[-1]:
             raise DataError(
                 f"data: a batch of {batch_length:,} samples is too small for {multiple_of} examples"

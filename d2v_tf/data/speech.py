@@ -31,13 +31,14 @@ _POOL = concurrent.futures.ThreadPoolExecutor(os.cpu_count(), "read_speech")
 def plan_batches(
     source,
     *,
-    batch_seconds,
+    batch_seconds=None,
     min_seconds=2.0,
     max_seconds=20.0,
     buckets=4,
     seed=0,
     shuffle=True,
     multiple_of=1,
+    batch_size=None,
 ):
     """Plans the batches of a source of files; for what `pretraining_dataset` does and a summary.
 
@@ -51,6 +52,7 @@ def plan_batches(
         seed: int.
         shuffle: bool.
         multiple_of: int. Batch sizes are multiples of it.
+        batch_size: optional int. Utterances in a batch, instead of `batch_seconds`.
 
     Returns:
         `BucketPlan`.
@@ -60,11 +62,12 @@ def plan_batches(
     return BucketPlan(
         source.lengths,
         _bucket_lengths(usable, buckets, max_length),
-        _samples(batch_seconds),
+        None if batch_size else _samples(batch_seconds),
         min_length,
         seed,
         shuffle,
         multiple_of,
+        batch_size,
     )
 
 
@@ -146,7 +149,7 @@ def pretraining_dataset(
             records,
             source.load,
             functools.partial(
-                _crop_record, seed=seed, min_length=_samples(SHORTEST), max_length=length
+                crop_record, seed=seed, min_length=_samples(SHORTEST), max_length=length
             ),
             bad_examples,
             size // num_shards,
@@ -213,7 +216,7 @@ def evaluation_dataset(
             source, label, keep, batch_seconds, min_length, max_length, buckets, bad_examples
         )
     else:
-        view = functools.partial(_crop_record, min_length=min_length, max_length=max_length)
+        view = functools.partial(crop_record, min_length=min_length, max_length=max_length)
         size = max(1, _samples(batch_seconds) // max_length)
         batches = read_examples(source.once(keep), source.load, view, bad_examples, size)
 
@@ -303,7 +306,7 @@ def planned_batches(
         rows = np.arange(shard, len(batch.indices), num_shards)
         waveforms = np.zeros([len(rows), plan.shapes[batch.bucket][1]], "float32")
         lengths = np.zeros([len(rows)], "int32")
-        indices = np.zeros([len(rows)], "int64")
+        indices = np.zeros([len(rows)], "int64")  # of what was read, which may be a replacement
 
         def read_row(place):
             row = rows[place]
@@ -412,7 +415,7 @@ def _labels_of(source, label):
     return source.labels[label]
 
 
-def _crop_record(example, position, min_length, max_length, seed=None):
+def crop_record(example, position, min_length, max_length, seed=None):
     """A record's utterance at a fixed length; a random crop where there is a seed, else the middle.
 
     Returns:

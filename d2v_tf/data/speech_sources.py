@@ -7,6 +7,7 @@ import os
 import numpy as np
 
 from d2v_tf.data.audio_files import AudioError, audio_length, read_audio
+from d2v_tf.data.audio_tables import read_table
 from d2v_tf.data.reading import DataError
 from d2v_tf.data.sources import open_source
 from d2v_tf.data.speech_records import open_tfds, open_tfrecord
@@ -84,7 +85,7 @@ def open_speech_source(spec, tfds_dir=None, cache_dir=None, advance=None):
 
     Args:
         spec: str. `builtin[:train|test]`, `folder:PATH`, `manifest:FILE.tsv`,
-            `tfds:NAME[/CONFIG][:SPLIT]` or `tfrecord:GLOB`.
+            `table:FILE.tsv[?COLUMN=VALUE]`, `tfds:NAME[/CONFIG][:SPLIT]` or `tfrecord:GLOB`.
         tfds_dir: optional str. Where TFDS keeps its datasets; its own default otherwise.
         cache_dir: optional str. Where `builtin` keeps its files. Defaults to `~/.cache/d2v_tf`.
         advance: optional callable(done, total), told how many files have been looked at, or made.
@@ -179,6 +180,23 @@ def open_manifest(path, advance=None, **_):
     )
 
 
+def open_table(spec, advance=None, **_):
+    """Audio files with their classes or tags, as a table names them; see `read_table`."""
+    table = read_table(spec)
+    lengths, problems = measure_lengths(table.paths, advance)
+    has_classes = table.labels is not None
+    return SpeechFiles(
+        f"table:{spec}",
+        table.paths,
+        lengths,
+        problems,
+        labels={"class": table.labels} if has_classes else {},
+        class_names={"class": table.class_names} if has_classes else {},
+        tags=table.tags,
+        tag_names=table.tag_names,
+    )
+
+
 def open_builtin(split, cache_dir=None, advance=None, **_):
     """Synthetic speech: spoken digits, one or several, of ten voices, with transcripts.
 
@@ -205,6 +223,7 @@ SPEECH_SOURCES = {
     "builtin": open_builtin,
     "folder": open_folder,
     "manifest": open_manifest,
+    "table": open_table,
     "tfds": open_tfds,
     "tfrecord": open_tfrecord,
 }
