@@ -269,7 +269,7 @@ def read_tfds(spec, columns=Columns(), tfds_dir=None, max_bad=0.01, warn=print):
         raise DataError(
             f"data: tfds:{spec} has no feature {', '.join(missing)}; it has {', '.join(features)}."
         )
-    if features[columns.label].dtype.kind == "f" and not columns.regression:
+    if np.issubdtype(features[columns.label].np_dtype, np.floating) and not columns.regression:
         raise DataError(
             f"data: tfds:{spec} has numbers as {columns.label}, no classes: it is a regression."
         )

@@ -15,8 +15,9 @@ TOKENIZE_BATCH = 8192
 SPECIAL_TOKENS = {1: 2, 2: 4}
 # What is not part of a text at its ends; what `tf.strings.strip` takes away.
 WHITESPACE = " \t\n\v\f\r"
-# So many batches are made of examples sorted by length, where batches have several lengths. With
-# 64 of 16 examples 6% of SST-2's tokens are padding, with 1 it is 46%.
+# So many batches are made of examples sorted by length, where batches have several lengths. Of
+# SST-2's training set (16 a batch, 4 lengths, a vocabulary of 1,024) 32% of the tokens are padding
+# then, with groups of 16 35%, with single batches 74%; with the one length of 128, 82%.
 SORTED_BATCHES = 64
 # The stream of `stateless_shuffle` for the order of batches.
 BATCH_ORDER = 1 << 40

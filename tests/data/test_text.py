@@ -1,4 +1,4 @@
-"""Text batches: a function of seed and position, and labelled sentences for probes."""
+"""Text batches: a function of seed and position."""
 
 import dataclasses
 import gzip
@@ -13,12 +13,7 @@ from rich.console import Console
 from d2v_tf.data import text as text_data
 from d2v_tf.data.prepare_text import prepare_text
 from d2v_tf.data.reading import BadExamples, DataError
-from d2v_tf.data.text import (
-    evaluation_dataset,
-    open_corpus,
-    pretraining_dataset,
-    read_labelled,
-)
+from d2v_tf.data.text import open_corpus, pretraining_dataset
 from d2v_tf.masking import token_mask
 from tests.data.texts import write_corpus
 
@@ -265,49 +260,3 @@ def test_a_small_file_of_much_text_is_read_only_to_the_limit(tmp_path, monkeypat
     with pytest.raises(DataError, match="has more than the 1 MB of text .*tools/prepare.py"):
         open_corpus(f"text:{path}", vocabulary_size=300)
     assert 1 << 19 < sum(read) < 1 << 20
-
-
-def write_table(path, *lines):
-    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-    return str(path)
-
-
-def test_labelled_sentences_become_batches(folder, tmp_path):
-    tokenizer = open_corpus(f"folder:{folder}").tokenizer
-    path = write_table(
-        tmp_path / "train.tsv",
-        "\ufeffsentence\tlabel",
-        'a "quoted one \tB',
-        "two\tA",
-        "a long one " * 9 + "\tB",
-    )
-    labelled = read_labelled(path)
-    assert labelled.class_names == ("A", "B")
-    assert labelled.sentences[0] == 'a "quoted one'
-    (first, labels), (second, more) = evaluation_dataset(
-        labelled, tokenizer, sequence_length=16, batch_size=2
-    ).as_numpy_iterator()
-    assert_array_equal([*labels, *more], [1, 0, 1])
-    ids = tokenizer.encode(["two"])[0]
-    assert_array_equal(first["token_ids"][1], [0, *ids, 2] + [1] * (14 - len(ids)))
-    assert_array_equal(first["padding_mask"], first["token_ids"] != 1)
-    assert second["token_ids"].shape == (1, 16)
-    assert second["token_ids"][0, -1] == 2 and second["padding_mask"].all()
-    few = evaluation_dataset(labelled, tokenizer, sequence_length=16, batch_size=9, limit=2)
-    assert_array_equal(next(few.as_numpy_iterator())[1], [1, 1])  # the first and the last
-
-
-def test_a_table_that_does_not_fit_is_refused_by_name(tmp_path):
-    with pytest.raises(DataError, match="none.tsv cannot be read"):
-        read_labelled(f"{tmp_path}/none.tsv")
-    for lines, message in [
-        ([], "It has no line"),
-        (["text\tlabel", "a\tb"], "needs columns sentence and label, .* It has text, label"),
-        (["sentence\tlabel"], "has no examples"),
-        (["sentence\tlabel", "a\tb", "c"], "line 3: 1 columns where the first line has 2"),
-    ]:
-        with pytest.raises(DataError, match=message):
-            read_labelled(write_table(tmp_path / "a.tsv", *lines))
-    path = write_table(tmp_path / "a.tsv", "sentence\tlabel", "x\tA", "y\tC")
-    with pytest.raises(DataError, match="classes that the training set lacks: C"):
-        read_labelled(path, ("A", "B"))
