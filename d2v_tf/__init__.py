@@ -6,6 +6,15 @@ from d2v_tf.backbones.speech import Data2VecSpeechBackbone as Data2VecSpeechBack
 from d2v_tf.backbones.text import Data2VecTextBackbone as Data2VecTextBackbone
 from d2v_tf.backbones.vision import Data2VecVisionBackbone as Data2VecVisionBackbone
 from d2v_tf.data.tokenization import Data2VecTextTokenizer as Data2VecTextTokenizer
+from d2v_tf.finetuning.preprocessors import (
+    Data2VecAudioClassifierPreprocessor as Data2VecAudioClassifierPreprocessor,
+)
+from d2v_tf.finetuning.preprocessors import (
+    Data2VecImageClassifierPreprocessor as Data2VecImageClassifierPreprocessor,
+)
+from d2v_tf.finetuning.preprocessors import (
+    Data2VecTextClassifierPreprocessor as Data2VecTextClassifierPreprocessor,
+)
 from d2v_tf.interop.huggingface import save_huggingface as save_huggingface
 from d2v_tf.interop.loading import load_backbone as load_backbone
 from d2v_tf.interop.preprocessing import load_preprocessing as load_preprocessing

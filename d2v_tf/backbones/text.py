@@ -211,6 +211,8 @@ class Data2VecTextBackbone(Data2VecBackbone):
     ```
     """
 
+    start_token_index = 0  # where `<s>` stands, at which KerasHub's classifiers look
+
     def __init__(
         self,
         vocabulary_size=50265,
