@@ -9,7 +9,16 @@ from d2v_tf.data.tokenization import Data2VecTextTokenizer as Data2VecTextTokeni
 from d2v_tf.finetuning.audio_classifier import Data2VecAudioClassifier as Data2VecAudioClassifier
 from d2v_tf.finetuning.ctc import Data2VecSpeechCTC as Data2VecSpeechCTC
 from d2v_tf.finetuning.image_classifier import Data2VecImageClassifier as Data2VecImageClassifier
+from d2v_tf.finetuning.preprocessors import (
+    Data2VecAudioClassifierPreprocessor as Data2VecAudioClassifierPreprocessor,
+)
+from d2v_tf.finetuning.preprocessors import (
+    Data2VecImageClassifierPreprocessor as Data2VecImageClassifierPreprocessor,
+)
 from d2v_tf.finetuning.text_classifier import Data2VecTextClassifier as Data2VecTextClassifier
+from d2v_tf.finetuning.text_preprocessor import (
+    Data2VecTextClassifierPreprocessor as Data2VecTextClassifierPreprocessor,
+)
 from d2v_tf.interop.huggingface import save_huggingface as save_huggingface
 from d2v_tf.interop.loading import load_backbone as load_backbone
 from d2v_tf.interop.loading import load_task as load_task

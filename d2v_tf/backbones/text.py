@@ -5,6 +5,7 @@ import numpy as np
 from keras import ops
 
 from d2v_tf.backbones.backbone import Data2VecBackbone
+from d2v_tf.backbones.initializers import TruncatedNormal
 from d2v_tf.backbones.transformer import TransformerEncoder
 
 POSITION_INITIALIZERS = ("normal", "sinusoidal")
@@ -63,7 +64,7 @@ class TokenFrontend(keras.layers.Layer):
         self.token_embedding = keras.layers.Embedding(
             self.vocabulary_size,
             self.hidden_dim,
-            embeddings_initializer=keras.initializers.TruncatedNormal(stddev=self.stddev),
+            embeddings_initializer=TruncatedNormal(stddev=self.stddev),
             dtype=self.dtype_policy,
             name="token_embedding",
         )
@@ -210,6 +211,8 @@ class Data2VecTextBackbone(Data2VecBackbone):
     backbone({"token_ids": np.array([[0, 31, 414, 2, 1, 1]])}).shape  # (1, 6, 128)
     ```
     """
+
+    start_token_index = 0  # where `<s>` stands, at which KerasHub's classifiers look
 
     def __init__(
         self,

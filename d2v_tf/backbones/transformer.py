@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from d2v_tf.backbones.initializers import TruncatedNormal
 from d2v_tf.backbones.relative_position import RelativePositionBias
 
 RELATIVE_POSITION_BIASES = (None, "per_block", "shared")
@@ -154,11 +155,11 @@ class TransformerBlock(keras.layers.Layer):
 
     def build(self, input_shape, *_, **__):
         dim = input_shape[-1]
-        kernel = keras.initializers.TruncatedNormal(stddev=0.02)
+        kernel = TruncatedNormal(stddev=0.02)
         # BEiT shrinks what a pre-norm block adds to the residual stream with its depth; the sum
         # over all blocks then keeps the size of one.
         shrink = (2 * self.depth) ** -0.5 if self.normalize_first else 1.0
-        residual_kernel = keras.initializers.TruncatedNormal(stddev=0.02 * shrink)
+        residual_kernel = TruncatedNormal(stddev=0.02 * shrink)
         common = {"dtype": self.dtype_policy}
         norm = {"epsilon": self.layer_norm_epsilon, **common}
 

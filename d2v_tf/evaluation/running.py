@@ -73,7 +73,7 @@ def input_maker(preprocessing, backbone):
     if isinstance(preprocessing, Data2VecAudioConverter):
         return lambda waveforms: dict(preprocessing(waveforms))
     if isinstance(preprocessing, Data2VecTextTokenizer):
-        from d2v_tf.data.text_preprocessor import Data2VecTextClassifierPreprocessor
+        from d2v_tf.finetuning.text_preprocessor import Data2VecTextClassifierPreprocessor
 
         preprocessor = Data2VecTextClassifierPreprocessor(
             preprocessing, sequence_length=backbone.max_sequence_length

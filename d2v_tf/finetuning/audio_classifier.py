@@ -6,6 +6,7 @@ import keras_hub
 from d2v_tf.backbones.speech import Data2VecSpeechBackbone
 from d2v_tf.finetuning.classes import check_class_names, default_compile_arguments
 from d2v_tf.finetuning.pooling import FrameMean
+from d2v_tf.finetuning.preprocessors import Data2VecAudioClassifierPreprocessor
 
 
 @keras.saving.register_keras_serializable(package="d2v_tf")
@@ -18,7 +19,8 @@ class Data2VecAudioClassifier(keras_hub.models.Task):
     Args:
         backbone: `Data2VecSpeechBackbone`.
         num_classes: int. C.
-        preprocessor: optional layer; with one, `fit` and `predict` take what it takes.
+        preprocessor: optional `Data2VecAudioClassifierPreprocessor`; with one, `fit` and
+            `predict` take waveforms.
         class_names: optional C strings, saved with the model.
         multi_label: bool. Whether an example may have several classes, or none (tagging): each
             class has a sigmoid of its own then.
@@ -39,6 +41,7 @@ class Data2VecAudioClassifier(keras_hub.models.Task):
     """
 
     backbone_cls = Data2VecSpeechBackbone
+    preprocessor_cls = Data2VecAudioClassifierPreprocessor
 
     def __init__(
         self,

@@ -7,6 +7,7 @@ from keras import ops
 from d2v_tf.backbones.speech import Data2VecSpeechBackbone
 from d2v_tf.finetuning.ctc_loss import ctc_loss, frames_needed
 from d2v_tf.finetuning.feature_masks import ChannelMask, TimeMask
+from d2v_tf.finetuning.preprocessors import Data2VecAudioClassifierPreprocessor
 
 
 class MeanOfExamples(keras.losses.Loss):
@@ -61,6 +62,7 @@ class Data2VecSpeechCTC(keras_hub.models.Task):
     """
 
     backbone_cls = Data2VecSpeechBackbone
+    preprocessor_cls = Data2VecAudioClassifierPreprocessor
 
     def __init__(
         self,

@@ -6,6 +6,7 @@ import keras_hub
 from d2v_tf.backbones.vision import Data2VecVisionBackbone
 from d2v_tf.finetuning.classes import check_class_names, default_compile_arguments
 from d2v_tf.finetuning.pooling import PatchMean
+from d2v_tf.finetuning.preprocessors import Data2VecImageClassifierPreprocessor
 
 POOLINGS = ("mean", "token")
 
@@ -19,7 +20,7 @@ class Data2VecImageClassifier(keras_hub.models.ImageClassifier):
     Args:
         backbone: `Data2VecVisionBackbone`.
         num_classes: int. C.
-        preprocessor: optional `keras_hub.models.ImageClassifierPreprocessor`; with one, `fit` and
+        preprocessor: optional `Data2VecImageClassifierPreprocessor`; with one, `fit` and
             `predict` take images as they are.
         class_names: optional C strings, saved with the model.
         pooling: `"mean"`, or `"token"`: the class token, without the norm.
@@ -39,6 +40,7 @@ class Data2VecImageClassifier(keras_hub.models.ImageClassifier):
     """
 
     backbone_cls = Data2VecVisionBackbone
+    preprocessor_cls = Data2VecImageClassifierPreprocessor
 
     def __init__(
         self,

@@ -9,9 +9,7 @@ import keras_hub
 
 from d2v_tf.backbones.preprocessing import Data2VecAudioConverter, Data2VecImageConverter
 from d2v_tf.backbones.speech import Data2VecSpeechBackbone
-from d2v_tf.backbones.text import Data2VecTextBackbone
 from d2v_tf.backbones.vision import Data2VecVisionBackbone
-from d2v_tf.data.tokenization import Data2VecTextTokenizer
 
 
 @keras.saving.register_keras_serializable(package="d2v_tf")
@@ -33,38 +31,6 @@ class Data2VecImageClassifierPreprocessor(keras_hub.models.ImageClassifierPrepro
 
     backbone_cls = Data2VecVisionBackbone
     image_converter_cls = Data2VecImageConverter
-
-
-@keras.saving.register_keras_serializable(package="d2v_tf")
-class Data2VecTextClassifierPreprocessor(keras_hub.models.RobertaTextClassifierPreprocessor):
-    """Texts, or pairs of them, to what the backbone takes: `<s> a </s>` or `<s> a </s></s> b </s>`.
-
-    Args:
-        tokenizer: `Data2VecTextTokenizer`.
-        sequence_length: int. Tokens that every example is padded or cut to. From a preset, the
-            backbone's `max_sequence_length`; else 512.
-        truncate: `"round_robin"` or `"waterfall"`. How a pair that is too long is cut.
-
-    Input: strings `[B]` or a tuple of two of them, optional labels, optional sample weights; the
-    latter two pass through. Output: `{"token_ids", "padding_mask"}`, both `[B, sequence_length]`,
-    or a tuple of it and what came with it.
-
-    Example:
-    ```python
-    preprocessor = keras_hub.models.TextClassifierPreprocessor.from_preset("runs/text/preset")
-    inputs = preprocessor(["The quick brown fox jumped.", "I forgot my homework."])
-    ```
-    """
-
-    backbone_cls = Data2VecTextBackbone
-    tokenizer_cls = Data2VecTextTokenizer
-
-    @classmethod
-    def _add_missing_kwargs(cls, loader, kwargs):
-        """KerasHub's place for what a preset without this preprocessor tells about it."""
-        longest = loader.config["config"]["max_sequence_length"]
-        kwargs = {"sequence_length": longest, **kwargs}
-        return super()._add_missing_kwargs(loader, kwargs)
 
 
 @keras.saving.register_keras_serializable(package="d2v_tf")

@@ -5,6 +5,7 @@ import keras_hub
 
 from d2v_tf.backbones.text import Data2VecTextBackbone
 from d2v_tf.finetuning.classes import check_class_names, default_compile_arguments
+from d2v_tf.finetuning.text_preprocessor import Data2VecTextClassifierPreprocessor
 
 
 @keras.saving.register_keras_serializable(package="d2v_tf")
@@ -16,7 +17,7 @@ class Data2VecTextClassifier(keras_hub.models.TextClassifier):
     Args:
         backbone: `Data2VecTextBackbone`.
         num_classes: int. C; 1 is a regression.
-        preprocessor: optional `keras_hub.models.TextClassifierPreprocessor`; with one, `fit` and
+        preprocessor: optional `Data2VecTextClassifierPreprocessor`; with one, `fit` and
             `predict` take strings.
         class_names: optional C strings, saved with the model.
         dropout: float. Rate of the head.
@@ -35,6 +36,7 @@ class Data2VecTextClassifier(keras_hub.models.TextClassifier):
     """
 
     backbone_cls = Data2VecTextBackbone
+    preprocessor_cls = Data2VecTextClassifierPreprocessor
 
     def __init__(
         self, backbone, num_classes, preprocessor=None, class_names=None, dropout=0.0, **kwargs

@@ -6,6 +6,7 @@ import warnings
 import keras
 
 from d2v_tf.backbones.backbone import Data2VecBackbone
+from d2v_tf.backbones.initializers import without_drawing
 from d2v_tf.interop.heads import HEADS
 from d2v_tf.interop.huggingface import MODELS, load_huggingface, load_huggingface_task
 from d2v_tf.interop.json_files import READABLE, find_folder, read_json
@@ -55,6 +56,7 @@ def load_backbone(path, image_shape=None, dtype=None, verbose=True):
     return backbone
 
 
+@without_drawing()
 def load_with_report(path, image_shape=None, dtype=None):
     """As `load_backbone`, without a word.
 

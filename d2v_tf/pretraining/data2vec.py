@@ -4,6 +4,7 @@ import keras
 import tensorflow as tf
 from keras import ops
 
+from d2v_tf.backbones.initializers import without_drawing
 from d2v_tf.backbones.transformer import FEATURE_KINDS
 from d2v_tf.pretraining.ema import ema_decay, update_teacher
 from d2v_tf.pretraining.targets import (
@@ -123,7 +124,8 @@ class Data2Vec(keras.Model):
         self.teacher = type(student.encoder).from_config(
             {**student.encoder.get_config(), "name": "teacher"}
         )
-        self.teacher.build((None, student.output_shape[1], dim))
+        with without_drawing():  # it gets the student's weights
+            self.teacher.build((None, student.output_shape[1], dim))
         self.teacher.trainable = False  # after build: it reaches only layers that exist
         self.reset_teacher()
         widths = [dim] if head_layers == 1 else [2 * dim, dim]

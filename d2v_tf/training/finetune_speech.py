@@ -6,7 +6,7 @@ import keras
 import numpy as np
 
 from d2v_tf.backbones.preprocessing import Data2VecAudioConverter
-from d2v_tf.data.audio_labelled import evaluation_dataset, plan_labelled, training_dataset
+from d2v_tf.data.audio_labelled import evaluation_dataset, plan_training, training_dataset
 from d2v_tf.data.labels import find_classes, labels_of
 from d2v_tf.data.speech_sources import open_speech_source
 from d2v_tf.data.subsets import stratified_subset
@@ -21,6 +21,7 @@ from d2v_tf.finetuning.ctc import Data2VecSpeechCTC
 from d2v_tf.finetuning.decoding import GreedyDecoder
 from d2v_tf.finetuning.letters import encode_letters, letter_vocabulary
 from d2v_tf.finetuning.metrics import evaluate
+from d2v_tf.finetuning.preprocessors import Data2VecAudioClassifierPreprocessor
 from d2v_tf.finetuning.recognition import evaluate_ctc
 from d2v_tf.training.labelled_data import LabelledData, predict, split_off
 
@@ -61,7 +62,11 @@ class Transcripts(LabelledData):
             recipe.data.max_seconds,
         )
         encode_letters(eval_source.transcripts or [], self.vocabulary)  # refuses other letters now
-        self.batching = batching(recipe)
+        self.batching = {
+            "batch_seconds": recipe.batch_size * recipe.data.max_seconds,
+            "buckets": recipe.data.buckets,
+            "seed": recipe.seed,
+        }
 
     @functools.cached_property
     def batches_per_epoch(self):
@@ -139,13 +144,20 @@ class AudioClasses(LabelledData):
             labels, _ = labels_of(source, group.label)
             source = source.only(stratified_subset(labels, recipe.label_fraction, recipe.seed))
         super().__init__(recipe, warn, source, eval_source)
-        self.batching = batching(recipe)
+        self.batching = {
+            "batch_size": recipe.batch_size,
+            "min_seconds": group.min_seconds,
+            "max_seconds": group.max_seconds,
+            "buckets": group.buckets,
+            "seed": recipe.seed,
+        }
         self.view = {"class_names": self.class_names, "label": group.label}
 
     @functools.cached_property
     def batches_per_epoch(self):
         """float. Updates that see every recording once."""
-        return plan_labelled(self.source, **self.batching).batches_per_epoch
+        plan = plan_training(self.source, label=self.recipe.data.label, **self.batching)
+        return plan.batches_per_epoch
 
     def describe_labels(self):
         """str. What is told apart, for the summary."""
@@ -177,7 +189,7 @@ class AudioClasses(LabelledData):
             self.source,
             **self.view,
             **self.batching,
-            start=step,
+            start=step * self.recipe.batch_size,
             mixup=self.recipe.data.mixup,
             bad_examples=self.bad_examples,
         )
@@ -220,19 +232,11 @@ def open_pair(group):
     return split_off(source)
 
 
-def batching(recipe):
-    """How a recipe's batches are made: arguments of the datasets."""
-    return {
-        "batch_seconds": recipe.batch_size * recipe.data.max_seconds,
-        "buckets": recipe.data.buckets,
-        "seed": recipe.seed,
-    }
-
-
 def save_with_converter(task, folder):
-    """Writes a task and the `Data2VecAudioConverter` that makes its input out of waveforms."""
+    """Writes a task, with what makes its input out of waveforms."""
+    task.preprocessor = Data2VecAudioClassifierPreprocessor(Data2VecAudioConverter())
+    task.compile()  # what it was trained with is no part of it
     task.save_to_preset(folder)
-    Data2VecAudioConverter().save_to_preset(folder)
 
 
 TASKS = {"classify": AudioClasses, "tag": AudioTags, "ctc": Transcripts}

@@ -9,10 +9,10 @@ from d2v_tf.data.labelled_sources import Columns, open_labelled
 from d2v_tf.data.reading import DataError
 from d2v_tf.data.subsets import stratified_subset
 from d2v_tf.data.text_labelled import evaluation_dataset, tokenize, training_dataset
-from d2v_tf.data.text_preprocessor import Data2VecTextClassifierPreprocessor
 from d2v_tf.data.tokenization import TextTokenizer, load_tokenizer
 from d2v_tf.finetuning.metrics import evaluate
 from d2v_tf.finetuning.text_classifier import Data2VecTextClassifier
+from d2v_tf.finetuning.text_preprocessor import Data2VecTextClassifierPreprocessor
 from d2v_tf.training.labelled_data import LabelledData, predict, split_off
 
 EVALUATION_BATCH = 64

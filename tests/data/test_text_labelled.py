@@ -234,7 +234,7 @@ def test_shards_share_out_what_a_whole_batch_has(numbered, lengths):
 
 
 def test_what_does_not_fit_is_refused(numbered):
-    with pytest.raises(DataError, match="has an example of 48 tokens, and the longest batches .*32"):
+    with pytest.raises(DataError, match="has an example of 48 tokens, and the longest .*32"):
         training_dataset(numbered, batch_size=4, seed=0, start=0, lengths=[16, 32])
     with pytest.raises(ValueError, match="start must be a multiple .* Received: start=6"):
         training_dataset(numbered, batch_size=4, seed=0, start=6, lengths=[16, 48])

@@ -20,7 +20,8 @@ class Data2VecTextClassifierPreprocessor(keras_hub.models.TextClassifierPreproce
 
     Args:
         tokenizer: `Data2VecTextTokenizer`, such as `TextTokenizer.in_graph()`.
-        sequence_length: int. T, of the model at most. Defaults to `512`.
+        sequence_length: int. T, of the model at most. From a preset, the backbone's
+            `max_sequence_length`; else 512.
         truncate: `"round_robin"`, which cuts the longer text of a pair first, or `"waterfall"`,
             which cuts the second. Defaults to `"round_robin"`.
 
@@ -49,6 +50,12 @@ class Data2VecTextClassifierPreprocessor(keras_hub.models.TextClassifierPreproce
         if len(args) == 1 and isinstance(args[0], tuple) and _are_texts(args[0][-1]):
             args = (args[0], None)
         return super().__call__(*args, **kwargs)
+
+    @classmethod
+    def _add_missing_kwargs(cls, loader, kwargs):
+        """KerasHub's place for what a preset without this preprocessor tells about it."""
+        longest = loader.config["config"]["max_sequence_length"]
+        return super()._add_missing_kwargs(loader, {"sequence_length": longest, **kwargs})
 
     def build(self, input_shape):
         end = self.tokenizer.end_token_id

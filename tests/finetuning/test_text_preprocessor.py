@@ -16,8 +16,8 @@ from numpy.testing import assert_array_equal
 from d2v_tf.backbones.text import Data2VecTextBackbone
 from d2v_tf.data.glue import open_glue
 from d2v_tf.data.text_labelled import evaluation_dataset, tokenize
-from d2v_tf.data.text_preprocessor import Data2VecTextClassifierPreprocessor
 from d2v_tf.data.tokenization import train_tokenizer
+from d2v_tf.finetuning.text_preprocessor import Data2VecTextClassifierPreprocessor
 from tests.data.texts import TOPICS
 
 ONE, TWO = ["a b", " the same thing \n", ""], ["c", "several words of a long text here", "d"]
@@ -171,7 +171,7 @@ def test_it_works_on_another_backend(tokenizer, tmp_path):
     np.save(tmp_path / "expected.npy", preprocessor((ONE, TWO))["token_ids"])
     code = f"""
 import keras, numpy as np
-from d2v_tf.data.text_preprocessor import Data2VecTextClassifierPreprocessor
+from d2v_tf.finetuning.text_preprocessor import Data2VecTextClassifierPreprocessor
 from d2v_tf.data.tokenization import load_tokenizer
 assert keras.backend.backend() == "torch"
 tokenizer = load_tokenizer({str(tmp_path)!r}).in_graph()
