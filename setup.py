@@ -18,6 +18,7 @@ setup(
         "importlib_resources",  # tensorflow-datasets imports it without asking for it
         "keras>=3.15,<4",
         "keras-nlp>=0.32",  # installs keras-hub, the import that is used
+        "ml_dtypes",  # bfloat16 in files of PyTorch
         "numpy",
         "packaging",
         "pydantic>=2",
