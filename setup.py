@@ -20,6 +20,7 @@ setup(
         "keras>=3.15,<4",
         "keras-nlp>=0.32",  # installs keras-hub, the import that is used
         "matplotlib",  # pictures of what was measured
+        "ml_dtypes",  # bfloat16 in files of PyTorch
         "numpy",
         "packaging",
         "pydantic>=2",

@@ -24,6 +24,13 @@ flags.DEFINE_string(
     "(text), tfds:NAME[/CONFIG][:SPLIT] (vision, speech) or tfrecord:GLOB_OR_PATH. Default: what "
     "the recipe says.",
 )
+flags.DEFINE_string(
+    "init",
+    None,
+    "Weights to start from: a finished run's or a preset folder, a local Hugging Face folder, or a "
+    "file of fairseq (.pt) or BEiT (.pth). Default: what the recipe says, else random ones. A run "
+    "that has a checkpoint goes on from it.",
+)
 flags.DEFINE_string("workdir", None, "Folder of the run. Default: runs/NAME_OF_THE_RECIPE.")
 flags.DEFINE_multi_string(
     "set", [], "A key of the recipe, as in --set optimizer.learning_rate=0.001; may be repeated."
@@ -53,6 +60,8 @@ def pretrain(config, workdir):
     overrides = list(FLAGS.set)
     if FLAGS.data:
         overrides.append(f"data.source={json.dumps(FLAGS.data)}")  # YAML would read on in it
+    if FLAGS.init:
+        overrides.append(f"init={json.dumps(FLAGS.init)}")
     try:
         recipe = load_recipe(config, overrides, FLAGS.modality)
         from d2v_tf.training import pretrain

@@ -1,4 +1,4 @@
-"""One folder into another, weights and preprocessing."""
+"""One folder or file into another folder, weights and preprocessing."""
 
 import os
 import warnings
@@ -15,7 +15,8 @@ def convert(source, target, target_format="preset", image_size=None, say=print):
     """Reads what `d2v_tf.load_backbone` reads and writes it as a preset or a Hugging Face folder.
 
     Args:
-        source, target: str. Folders; the target must be new or empty.
+        source: str. A folder or a file.
+        target: str. A folder, which must be new or empty.
         target_format: `"preset"` or `"huggingface"`.
         image_size: optional int. Side of the images of a vision backbone, where it is to change.
         say: callable(str). Gets a line for everything that happened.
@@ -30,7 +31,7 @@ def convert(source, target, target_format="preset", image_size=None, say=print):
     image_shape = None if image_size is None else (image_size, image_size)
     backbone, report = load_with_report(source, image_shape=image_shape)
     say(report.summary())
-    for key in report.unused:
+    for key in (*report.unused, *report.pretraining):
         say(f"not the backbone's, not converted: {key}")
     preprocessing = load_preprocessing(source, image_shape=image_shape)
     if target_format == "preset":

@@ -6,8 +6,8 @@ import os
 from d2v_tf.interop.key_map import WeightsError
 
 READABLE = (
-    "a preset folder of d2v_tf, a finished run's folder, or a Hugging Face folder "
-    "(config.json with model.safetensors or pytorch_model.bin)"
+    "a preset folder of d2v_tf, a finished run's folder, a Hugging Face folder (config.json with "
+    "model.safetensors or pytorch_model.bin), or a file of fairseq (.pt) or BEiT (.pth)"
 )
 
 
@@ -22,8 +22,6 @@ def find_folder(path):
         raise WeightsError(
             f"{path}: does not exist. Give {READABLE}. Nothing is downloaded from here."
         )
-    if not os.path.isdir(path):
-        raise WeightsError(f"{path}: is a file. Give {READABLE}.")
     for folder in (path, os.path.join(path, "preset")):
         if os.path.isfile(os.path.join(folder, "config.json")):
             return folder

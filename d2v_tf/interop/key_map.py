@@ -41,6 +41,9 @@ class LoadReport:
         missing: tuple of str. Our variables that such a file need not hold and this one does not;
             they are as initialized.
         constants: tuple of str. Keys that hold no weights but what follows from the configuration.
+        pretraining: tuple of str. Keys of a teacher and a regression head, which pre-training goes
+            on with; nothing of the backbone was read from them.
+        assumed: tuple of str. What the backbone was taken to be where the file does not say.
     """
 
     path: str
@@ -49,12 +52,18 @@ class LoadReport:
     unused: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
     constants: tuple[str, ...] = ()
+    pretraining: tuple[str, ...] = ()
+    assumed: tuple[str, ...] = ()
 
     def summary(self):
         """One line for whoever loaded it."""
         line = f"{self.path}: {self.kind}, {len(self.mapped)} variables read"
         if self.missing:
             line += f"; not in the file and as initialized: {', '.join(self.missing)}"
+        if self.pretraining:
+            line += f"; {len(self.pretraining)} tensors are a teacher's or a regression head's"
+        if self.assumed:
+            line += f"; assumed: {', '.join(self.assumed)}"
         return line
 
 

@@ -27,9 +27,13 @@ def _patches_to_theirs(sizes, kernel):
 
 
 def _positions_to_theirs(sizes, table):
-    dim = table.shape[-1]
-    unused = np.zeros((sizes["padding_token_id"], dim), table.dtype)
-    return np.concatenate([unused, table]), np.zeros((sizes["segments"], dim), table.dtype)
+    unused = np.zeros((sizes["padding_token_id"], table.shape[-1]), table.dtype)
+    return (np.concatenate([unused, table]),)
+
+
+def _positions_and_segments_to_theirs(sizes, table):
+    segments = np.zeros((sizes["segments"], table.shape[-1]), table.dtype)
+    return *_positions_to_theirs(sizes, table), segments
 
 
 SAME = Layout(
@@ -58,8 +62,13 @@ QUERY_KEY_VALUE = Layout(
     lambda sizes, array: tuple(part.T for part in np.split(array, 3, axis=1)),
 )
 # RoBERTa's positions start in row `padding_token_id`, which padding has; no token reaches the rows
-# before it. Segment 0 is added to every token, so that it belongs into the rows of the table.
+# before it.
+POSITIONS = Layout(
+    lambda sizes, positions: positions[sizes["padding_token_id"] :],
+    _positions_to_theirs,
+)
+# Segment 0 is added to every token, so that it belongs into the rows of the table.
 POSITIONS_AND_SEGMENTS = Layout(
     lambda sizes, positions, segments: positions[sizes["padding_token_id"] :] + segments[0],
-    _positions_to_theirs,
+    _positions_and_segments_to_theirs,
 )

@@ -1,5 +1,6 @@
 """`load_backbone` and `load_task`: find out what a path is, and read it."""
 
+import dataclasses
 import os
 import warnings
 
@@ -11,18 +12,44 @@ from d2v_tf.interop.heads import HEADS
 from d2v_tf.interop.huggingface import MODELS, load_huggingface, load_huggingface_task
 from d2v_tf.interop.json_files import READABLE, find_folder, read_json
 from d2v_tf.interop.key_map import LoadReport, WeightsError
+from d2v_tf.interop.originals import open_original
 from d2v_tf.interop.resizing import resize_backbone
 
 # Keras' names of the backbones, which importing their classes registers.
 PRESETS = tuple(keras.saving.get_registered_name(m.backbone_class) for m in MODELS.values())
 
 
+@dataclasses.dataclass(frozen=True)
+class Start:
+    """All of a file or a folder that a pre-training can start from.
+
+    Attributes:
+        backbone: the student.
+        report: `LoadReport` of it.
+        teacher: backbone whose encoder is the teacher's, and of which nothing else counts; `None`
+            where there is none.
+        teacher_keys: tuple of str. What it was read from.
+        head: list of arrays. Kernel `[in, out]` and bias of each linear layer of the regression
+            head; empty where there is none.
+        head_keys: tuple of str. What it was read from.
+    """
+
+    backbone: Data2VecBackbone
+    report: LoadReport
+    teacher: Data2VecBackbone | None = None
+    teacher_keys: tuple[str, ...] = ()
+    head: tuple = ()
+    head_keys: tuple[str, ...] = ()
+
+
 def load_backbone(path, image_shape=None, dtype=None, verbose=True):
-    """Reads a backbone from whatever kind of folder it is in.
+    """Reads a backbone from whatever kind of folder or file it is in.
 
     Args:
-        path: str. A preset folder, a finished run's folder, or a local Hugging Face folder of type
-            `data2vec-vision`, `data2vec-audio` or `data2vec-text`, with or without a head.
+        path: str. A preset folder, a finished run's folder, a local Hugging Face folder of type
+            `data2vec-vision`, `data2vec-audio` or `data2vec-text`, with or without a head; or a
+            file of data2vec 1.0 as it was published, fairseq's (`.pt`) for speech and text and
+            BEiT's (`.pth`) for vision. Nothing in a file is executed.
         image_shape: optional (int, int, int). Of a vision backbone for images of another size than
             the file's: its tables of relative and absolute positions are resized.
         dtype: optional dtype policy or its name.
@@ -41,6 +68,7 @@ def load_backbone(path, image_shape=None, dtype=None, verbose=True):
     Example:
     ```python
     backbone = d2v_tf.load_backbone("data2vec-audio-base")  # a folder
+    backbone = d2v_tf.load_backbone("audio_base_ls.pt")
     backbone = d2v_tf.load_backbone("data2vec-vision-base", image_shape=(384, 384, 3))
     ```
     """
@@ -63,6 +91,9 @@ def load_with_report(path, image_shape=None, dtype=None):
     Returns:
         (backbone, `LoadReport`).
     """
+    if os.path.isfile(path):
+        original = open_original(path, dtype=dtype)
+        return _resized(path, original.backbone, image_shape), original.report
     folder = find_folder(path)
     config = read_json(os.path.join(folder, "config.json"))
     if "model_type" in config:
@@ -73,12 +104,34 @@ def load_with_report(path, image_shape=None, dtype=None):
         raise WeightsError(
             f"{folder}/config.json: it has neither model_type nor registered_name. Give {READABLE}."
         )
+    return _resized(folder, backbone, image_shape), report
+
+
+def load_start(path):
+    """Reads what `load_backbone` reads, with the teacher and the head of a file that has them.
+
+    Args:
+        path: str. As for `load_backbone`.
+
+    Returns:
+        `Start`.
+
+    Raises:
+        WeightsError: names what does not fit.
+    """
+    if not os.path.isfile(path):
+        return Start(*load_with_report(path))
+    original = open_original(path)
+    return Start(original.backbone, original.report, *original.teacher(), *original.head())
+
+
+def _resized(name, backbone, image_shape):
     if image_shape is None:
-        return backbone, report
+        return backbone
     try:
-        return resize_backbone(backbone, image_shape), report
+        return resize_backbone(backbone, image_shape)
     except ValueError as error:
-        raise WeightsError(f"{folder}: {error}") from None
+        raise WeightsError(f"{name}: {error}") from None
 
 
 def load_task(path, dtype=None, verbose=True):

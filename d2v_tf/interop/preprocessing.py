@@ -64,12 +64,14 @@ def load_preprocessing(path, image_shape=None):
 
     Returns:
         A `Data2VecImageConverter`, `Data2VecAudioConverter` or `Data2VecTextTokenizer`; `None`
-        where the folder holds no such settings.
+        where the folder holds no such settings, as a file of fairseq or BEiT never does.
 
     Raises:
         WeightsError: names the setting that is not supported.
         DataError: for a tokenizer that is not RoBERTa's kind.
     """
+    if os.path.isfile(path):
+        return None
     folder = find_folder(path)
     config = read_json(os.path.join(folder, "config.json"))
     if "model_type" not in config:

@@ -2,13 +2,11 @@
 
 import json
 import os
-import pickle
-import zipfile
 
-import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from d2v_tf.interop.key_map import WeightsError
+from d2v_tf.interop.pickled import StateDict, StoredTensor, TorchFile
 
 # What a folder may hold, best first: one file, or the index of several.
 NAMES = (
@@ -54,56 +52,25 @@ class SafetensorsFile:
         return array.astype("float32", copy=False)
 
 
-class TorchFile:
-    """A `.bin` file of PyTorch. Only tensors are unpickled: nothing in the file is executed.
+def open_bin(path):
+    """Opens a `.bin` file of PyTorch, without it; nothing in the file is executed.
 
     Raises:
-        WeightsError: where PyTorch is not installed, or the file holds anything but tensors.
+        WeightsError: for a file that is none, is cut off, or holds anything but tensors.
     """
-
-    def __init__(self, path):
-        self.name = path
-        try:
-            import torch  # here alone: the package does without
-        except ImportError:
-            raise WeightsError(
-                f"{path}: reading it needs PyTorch (pip install torch). A folder with "
-                "model.safetensors needs nothing."
-            ) from None
-        try:
-            state = torch.load(
-                path,
-                map_location="cpu",
-                weights_only=True,
-                mmap=zipfile.is_zipfile(path),  # older files cannot be mapped
-            )
-        except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
-            reason = str(error).strip().split("\n")[0]
-            raise WeightsError(f"{path}: no readable PyTorch file of tensors ({reason})") from None
-        if not isinstance(state, dict) or not all(map(torch.is_tensor, state.values())):
-            raise WeightsError(f"{path}: it holds something else than a dict of tensors.")
-        self._state = state
-
-    def keys(self):
-        """list of str."""
-        return list(self._state)
-
-    def shape(self, key):
-        """tuple of int."""
-        return tuple(self._state[key].shape)
-
-    def read(self, key):
-        """float32 array."""
-        tensor = self._state[key].detach()
-        if not tensor.is_floating_point():
-            raise WeightsError(f"{self.name}: {key} holds {tensor.dtype}, no real numbers.")
-        return np.asarray(tensor.float().numpy())
+    file = TorchFile(path)
+    tensors = file.content
+    if not isinstance(tensors, dict) or not all(
+        isinstance(tensor, StoredTensor) for tensor in tensors.values()
+    ):
+        raise WeightsError(f"{path}: it holds something else than a dict of tensors.")
+    return StateDict(file, tensors)
 
 
 class ShardedFiles:
     """Several files and the index that says which tensor is in which."""
 
-    def __init__(self, path, file_class):
+    def __init__(self, path, open_file):
         self.name = path
         folder = os.path.dirname(path)
         try:
@@ -117,7 +84,7 @@ class ShardedFiles:
         absent = [name for name in names if not os.path.isfile(os.path.join(folder, name))]
         if absent:
             raise WeightsError(f"{path}: it names files that are not there: {', '.join(absent)}.")
-        self._shards = {name: file_class(os.path.join(folder, name)) for name in names}
+        self._shards = {name: open_file(os.path.join(folder, name)) for name in names}
         for name, shard in self._shards.items():
             promised = {key for key, where in self._shard_of.items() if where == name}
             lacking = sorted(promised - set(shard.keys()))
@@ -149,6 +116,6 @@ def open_tensors(folder):
     name = next((n for n in NAMES if os.path.isfile(os.path.join(folder, n))), None)
     if name is None:
         raise WeightsError(f"{folder}: no weights. It must hold one of: {', '.join(NAMES)}.")
-    file_class = SafetensorsFile if ".safetensors" in name else TorchFile
+    open_file = SafetensorsFile if ".safetensors" in name else open_bin
     path = os.path.join(folder, name)
-    return ShardedFiles(path, file_class) if name.endswith(".json") else file_class(path)
+    return ShardedFiles(path, open_file) if name.endswith(".json") else open_file(path)

@@ -82,6 +82,8 @@ class Recipe(Group):
 
     seed: Seed = 0
     steps: Positive
+    # Weights to start from, what `d2v_tf.load_backbone` reads; without, they are random.
+    init: Annotated[str, Field(min_length=1)] | None = None
     batch_size: Positive
     accumulate: Positive = 1
     precision: Literal["float32", "bfloat16", "auto"] = "auto"

@@ -103,10 +103,9 @@ class Checkpoints:
             if key.endswith("/.ATTRIBUTES/VARIABLE_VALUE")
         }
         expected = {
-            "variables/" + name.replace(".", "..").replace("/", ".S"): variable.shape.as_list()
+            _stored_name(name): variable.shape.as_list()
             for name, variable in self.variables.items()
         }
-        expected = {f"{name}/.ATTRIBUTES/VARIABLE_VALUE": s for name, s in expected.items()}
         stored.pop("save_counter/.ATTRIBUTES/VARIABLE_VALUE", None)
         missing = sorted(set(expected) - set(stored))
         unused = sorted(set(stored) - set(expected))
@@ -119,6 +118,30 @@ class Checkpoints:
                 f"{first.removeprefix('variables/').replace('.S', '/').replace('..', '.')}. "
                 "Use the recipe that the run was started with, or another --workdir."
             )
+
+
+def read_newest(folder, names):
+    """Variables of the newest checkpoint in a folder, without their model.
+
+    Args:
+        folder: str.
+        names: list of str, as `named_variables` gives them.
+
+    Returns:
+        list of arrays; empty where there is no checkpoint or it lacks one of them.
+    """
+    path = tf.train.latest_checkpoint(folder)
+    if path is None:
+        return []
+    reader = tf.train.load_checkpoint(path)
+    keys = [_stored_name(name) for name in names]
+    return [reader.get_tensor(key) for key in keys] if all(map(reader.has_tensor, keys)) else []
+
+
+def _stored_name(name):
+    """What TensorFlow calls a variable of this name in a checkpoint."""
+    escaped = name.replace(".", "..").replace("/", ".S")
+    return f"variables/{escaped}/.ATTRIBUTES/VARIABLE_VALUE"
 
 
 def all_finite(variables):

@@ -49,11 +49,11 @@ class Evidence:
         self.console = console
         self.tasks = list(tasks)
 
-    def measure_baselines(self, backbone):
-        """Probes each task's baseline and the untrained backbone, once a run."""
+    def measure_baselines(self, backbone, of="untrained"):
+        """Probes each task's baseline and the backbone that the run starts with, once a run."""
         for task in list(self.tasks):
             self._measure(task, task.baseline_features, 0, task.baseline)
-        self.measure(backbone, 0, "untrained")
+        self.measure(backbone, 0, of)
 
     def measure(self, backbone, step, of="pre-trained"):
         """Probes the backbone after `step` updates, unless that was done before the run stopped."""

@@ -17,6 +17,7 @@ from d2v_tf.training.logs import RunLog, drop_records_after
 from d2v_tf.training.modalities import modality_of
 from d2v_tf.training.optimizer import build_optimizer
 from d2v_tf.training.precision import POLICIES, resolve_precision, resolve_xla
+from d2v_tf.training.start import start_from
 from d2v_tf.training.workdir import open_workdir
 
 
@@ -51,8 +52,9 @@ def build_model(recipe):
 def pretrain(recipe, workdir, console=None, published_batch_size=None):
     """Pre-trains a backbone and leaves it, with all that it takes to continue, in a folder.
 
-    The folder decides how the run starts: from its newest readable checkpoint if it has one, from
-    scratch otherwise. A resumed run goes on as if it had not stopped.
+    The folder decides how the run starts: from its newest readable checkpoint if it has one,
+    otherwise from `recipe.init` or from random weights. A resumed run goes on as if it had not
+    stopped.
 
     Args:
         recipe: a resolved `Recipe`.
@@ -72,6 +74,7 @@ def pretrain(recipe, workdir, console=None, published_batch_size=None):
     def warn(line):
         console.print(f"[yellow]warning:[/] {escape(line)}")
 
+    init = recipe.init
     with open_workdir(workdir, recipe) as recipe:
         data = modality_of(recipe).open_data(recipe, warn=warn)
         model = build_model(recipe)
@@ -87,11 +90,18 @@ def pretrain(recipe, workdir, console=None, published_batch_size=None):
             warn(f"{line}; trying the one before")
         if start:
             console.print(f"resuming after step {start}")
+            if init:
+                origin = "random weights" if recipe.init is None else recipe.init
+                console.print(f"init: not read; this run started from {escape(origin)}")
+        elif recipe.init:
+            for line in start_from(model, recipe):
+                console.print(f"init: {escape(line)}")
         drop_records_after(os.path.join(workdir, "metrics.jsonl"), start)
-        drop_records_after(evidence.path, start)
+        # Before its first checkpoint a run may have been started from other weights.
+        drop_records_after(evidence.path, start or -1)
         try:
             if not start:
-                evidence.measure_baselines(backbone)
+                evidence.measure_baselines(backbone, "initial" if recipe.init else "untrained")
             if start < recipe.steps:
                 _fit(recipe, workdir, console, data, model, checkpoints, evidence, start)
             evidence.measure(backbone, recipe.steps)

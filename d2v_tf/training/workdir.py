@@ -41,14 +41,14 @@ def open_workdir(path, recipe):
     """Takes the folder of a run for as long as the context lasts and writes `config.yaml`.
 
     A run that is continued goes on with the numbers and the compiler that it was started with,
-    whatever `auto` means on this machine.
+    whatever `auto` means on this machine, and what it started from stays on record.
 
     Args:
         path: str. Made if missing.
         recipe: a `Recipe`.
 
     Yields:
-        The recipe, with `precision` and `xla` resolved.
+        The recipe, with `precision` and `xla` resolved and the `init` that the run started from.
 
     Raises:
         WorkdirError: where another process trains there, where the folder holds checkpoints of
@@ -74,6 +74,8 @@ def open_workdir(path, recipe):
         if glob.glob(f"{glob.escape(path)}/checkpoints/*.index"):
             before = _with_defaults(_read(config), recipe)
         recipe = _resolve_auto(recipe, before)
+        if before:  # weights are read once, at the start
+            recipe = recipe.model_copy(update={"init": before["init"]})
         _check_and_write(config, recipe, before)
         yield recipe
 

@@ -36,7 +36,7 @@ def test_paths_that_are_nothing(tmp_path):
     (tmp_path / "config.yaml").write_text("seed: 0\n")
     with pytest.raises(WeightsError, match="this run is not finished, it has no preset/ yet"):
         d2v_tf.load_backbone(tmp_path)
-    with pytest.raises(WeightsError, match="config.yaml: is a file. Give a preset folder"):
+    with pytest.raises(WeightsError, match="config.yaml: no readable PyTorch file"):
         d2v_tf.load_backbone(tmp_path / "config.yaml")
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(WeightsError, match="neither model_type nor registered_name"):

@@ -67,6 +67,11 @@ def test_baselines_come_first_and_each_score_is_measured_once(evidence):
         assert (record["train_examples"], record["test_examples"]) == (train, test)
 
 
+def test_weights_that_a_run_starts_from_have_a_name_of_their_own(evidence):
+    evidence.measure_baselines(Backbone(), "initial")
+    assert [(of, step) for of, step, *_ in scores(evidence)] == [("raw pixels", 0), ("initial", 0)]
+
+
 def test_the_table_has_every_score_in_percent(evidence):
     first = evidence.tasks[0]
     evidence._record(0, first, "raw pixels", {"knn": 0.5, "linear": 0.625})

@@ -201,3 +201,28 @@ def test_a_run_older_than_a_key_goes_on_with_its_default(tmp_path):
     with pytest.raises(WorkdirError, match="model.token_stddev was 0.02 and is 0.1"):
         with open_workdir(str(tmp_path), other):
             pass
+
+
+def test_what_a_run_started_from_stays_on_record(tmp_path):
+    """Weights are read once: a run is continued with and without the flag, and with another."""
+    start_run(tmp_path, recipe("init=first.pt"))
+    for again in (recipe(), recipe("init=first.pt"), recipe("init=second.pt")):
+        with open_workdir(str(tmp_path), again) as continued:
+            assert continued.init == "first.pt"
+        assert "init: first.pt" in (tmp_path / "config.yaml").read_text()
+
+
+def test_a_run_from_random_weights_stays_one(tmp_path):
+    start_run(tmp_path, recipe())
+    config = tmp_path / "config.yaml"
+    lines = config.read_text().splitlines(keepends=True)
+    config.write_text("".join(line for line in lines if not line.startswith("init:")))  # an old one
+    with open_workdir(str(tmp_path), recipe("init=second.pt")) as continued:
+        assert continued.init is None
+
+
+def test_without_a_checkpoint_the_flag_counts(tmp_path):
+    with open_workdir(str(tmp_path), recipe("init=first.pt")):
+        pass
+    with open_workdir(str(tmp_path), recipe("init=second.pt")) as started:
+        assert started.init == "second.pt"
