@@ -6,7 +6,7 @@ import numpy as np
 
 from d2v_tf.data.reading import DataError
 from d2v_tf.evaluation.examples import number_classes
-from d2v_tf.evaluation.running import input_maker, run_examples
+from d2v_tf.evaluation.running import forward, input_maker, run_examples
 from d2v_tf.finetuning.ctc import Data2VecSpeechCTC
 from d2v_tf.finetuning.decoding import GreedyDecoder
 from d2v_tf.finetuning.metrics import bootstrap_interval, confusion_matrix, evaluate
@@ -60,7 +60,7 @@ def measure(task, preprocessing, examples, num_worst=10, decode=None, seed=0, **
     if isinstance(task, Data2VecSpeechCTC):
         return _measure_recognition(task, make_inputs, examples, num_worst, decode, seed, **options)
     labels = number_classes(examples, task.class_names)
-    indices, logits = run_examples(examples, make_inputs, task.predict_on_batch, **options)
+    indices, logits = run_examples(examples, make_inputs, forward(task), **options)
     labelled = [place for place, index in enumerate(indices) if np.all(labels[index] >= 0)]
     if not labelled:
         raise DataError(f"data: no example of {examples.name} could be read and has a label.")
@@ -111,7 +111,7 @@ def _measure_recognition(task, make_inputs, examples, num_worst, decode, seed, *
     decode = decode or GreedyDecoder(task.vocabulary)
 
     def recognize(inputs):
-        return decode(task.predict_on_batch(inputs), task.frame_lengths(inputs))
+        return decode(forward(task)(inputs), task.frame_lengths(inputs))
 
     indices, heard = run_examples(examples, make_inputs, recognize, **options)
     if not len(indices):

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from d2v_tf.evaluation.running import input_maker, run_examples
+from d2v_tf.evaluation.running import forward, input_maker, run_examples
 from d2v_tf.finetuning.ctc import Data2VecSpeechCTC
 from d2v_tf.finetuning.decoding import GreedyDecoder
 
@@ -26,12 +26,12 @@ def predict_examples(task, preprocessing, examples, decode=None, **options):
         decode = decode or GreedyDecoder(task.vocabulary)
 
         def recognize(inputs):
-            return decode(task.predict_on_batch(inputs), task.frame_lengths(inputs))
+            return decode(forward(task)(inputs), task.frame_lengths(inputs))
 
         indices, texts = run_examples(examples, make_inputs, recognize, **options)
         said = [{"text": text} for text in texts]
     else:
-        indices, logits = run_examples(examples, make_inputs, task.predict_on_batch, **options)
+        indices, logits = run_examples(examples, make_inputs, forward(task), **options)
         said = [describe(task, row) for row in logits]
     return [(examples.names[index], one) for index, one in zip(indices, said, strict=True)]
 

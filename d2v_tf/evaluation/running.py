@@ -1,5 +1,6 @@
 """Runs a model over examples: raw ones in, arrays in their order out."""
 
+import keras
 import numpy as np
 from keras import ops
 
@@ -7,6 +8,7 @@ from d2v_tf.backbones.preprocessing import Data2VecAudioConverter, Data2VecImage
 from d2v_tf.data.reading import DataError
 from d2v_tf.data.tokenization import Data2VecTextTokenizer
 from d2v_tf.evaluation.examples import UnreadableError
+from d2v_tf.finetuning.text_preprocessor import Data2VecTextClassifierPreprocessor
 
 
 def run_examples(examples, make_inputs, function, batch_size=32, max_bad=0.01, warn=print):
@@ -53,6 +55,11 @@ def run_examples(examples, make_inputs, function, batch_size=32, max_bad=0.01, w
     return read, [results[index] for index in read]
 
 
+def forward(task):
+    """A function of a task's inputs to what it gives, without the preprocessor that it may have."""
+    return lambda inputs: keras.Model.predict_on_batch(task, inputs)
+
+
 def input_maker(preprocessing, backbone):
     """A function of raw examples to a backbone's inputs.
 
@@ -73,8 +80,6 @@ def input_maker(preprocessing, backbone):
     if isinstance(preprocessing, Data2VecAudioConverter):
         return lambda waveforms: dict(preprocessing(waveforms))
     if isinstance(preprocessing, Data2VecTextTokenizer):
-        from d2v_tf.finetuning.text_preprocessor import Data2VecTextClassifierPreprocessor
-
         preprocessor = Data2VecTextClassifierPreprocessor(
             preprocessing, sequence_length=backbone.max_sequence_length
         )

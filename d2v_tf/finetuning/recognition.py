@@ -3,6 +3,7 @@
 import dataclasses
 
 import jiwer
+import keras
 from keras import ops
 
 from d2v_tf.finetuning.decoding import GreedyDecoder
@@ -51,7 +52,8 @@ def evaluate_ctc(model, dataset, transcripts, decode=None):
     decode = decode or GreedyDecoder(model.vocabulary)
     samples = []
     for inputs, indices in dataset:
-        logits = model.predict_on_batch(inputs)
+        # Not the task's own, which would apply its preprocessor to what is ready.
+        logits = keras.Model.predict_on_batch(model, inputs)
         hypotheses = decode(logits, model.frame_lengths(inputs))
         references = [transcripts[int(i)] for i in ops.convert_to_numpy(indices)]
         samples += zip(references, hypotheses, strict=True)

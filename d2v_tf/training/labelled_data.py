@@ -1,5 +1,6 @@
 """What the data of a fine-tuning run has in common, whatever the task."""
 
+import keras
 import numpy as np
 from keras import ops
 
@@ -70,6 +71,8 @@ def predict(task, dataset):
     """
     outputs, labels = [], []
     for inputs, batch_labels in dataset:
-        outputs.append(np.asarray(ops.cast(task.predict_on_batch(inputs), "float32")))
+        # Not the task's own, which would apply a preprocessor to what is ready.
+        batch = keras.Model.predict_on_batch(task, inputs)
+        outputs.append(np.asarray(ops.cast(batch, "float32")))
         labels.append(np.asarray(batch_labels))
     return np.concatenate(outputs), np.concatenate(labels)

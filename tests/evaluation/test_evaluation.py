@@ -1,0 +1,187 @@
+"""Measuring and using models on single files, against what the training's own evaluation says."""
+
+import json
+
+import numpy as np
+import pytest
+import soundfile
+from PIL import Image
+
+import d2v_tf
+from d2v_tf.data.labelled_sources import Columns
+from d2v_tf.data.reading import DataError
+from d2v_tf.data.tokenization import train_tokenizer
+from d2v_tf.evaluation.examples import open_examples
+from d2v_tf.evaluation.features import extract_features, probe_backbone
+from d2v_tf.evaluation.measure import measure
+from d2v_tf.evaluation.predictions import predict_examples
+from d2v_tf.evaluation.reports import write_measurement
+from d2v_tf.finetuning.preprocessors import Data2VecImageClassifierPreprocessor
+from tests.data.images import write_tree
+from tests.interop.tiny import SPEECH, make_backbone
+
+CONVERTER = d2v_tf.Data2VecImageConverter(image_size=(12, 12), scale=1 / 127.5, offset=-1.0)
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    root = tmp_path_factory.mktemp("photos")
+    write_tree(root, 10, classes=("cat", "dog", "fish"))
+    return root
+
+
+@pytest.fixture(scope="module")
+def classifier():
+    backbone = make_backbone("vision_per_block")
+    names = ("fish", "dog", "cat")  # in another order than the folders
+    return d2v_tf.Data2VecImageClassifier(backbone, 3, class_names=names)
+
+
+def pixels_of(path):
+    with Image.open(path) as picture:
+        return np.asarray(picture.convert("RGB"), "float32")[None]
+
+
+def logits_by_hand(classifier, path):
+    return np.asarray(classifier(CONVERTER(pixels_of(path))))[0]
+
+
+def test_scores_and_worst_examples_of_a_classifier(classifier, photos):
+    examples = open_examples(classifier.backbone, f"folder:{photos}")
+    found = measure(classifier, CONVERTER, examples, num_worst=2, batch_size=3)
+    right, losses = [], {}
+    for path in sorted(photos.rglob("*.png")):
+        logits = logits_by_hand(classifier, path)
+        true = classifier.class_names.index(path.parent.name)
+        right.append(logits.argmax() == true)
+        losses[str(path)] = -np.log(np.exp(logits[true]) / np.exp(logits).sum())
+    assert found.scores["accuracy"] == np.mean(right) and found.num_examples == 10
+    low, high = found.intervals["accuracy"]
+    assert low <= np.mean(right) <= high
+    worst = sorted(losses, key=losses.get)[::-1][:2]
+    assert [row[0] for row in found.worst] == worst
+    assert found.worst[0][3] == pytest.approx(losses[worst[0]], rel=1e-3)
+    assert found.confusion.sum() == 10 and np.trace(found.confusion) == sum(right)
+
+
+def test_a_preprocessor_of_the_model_is_not_applied_a_second_time(classifier, photos):
+    examples = open_examples(classifier.backbone, f"folder:{photos}")
+    expected = measure(classifier, CONVERTER, examples).worst
+    with_it = d2v_tf.Data2VecImageClassifier.from_config(classifier.get_config())
+    with_it.set_weights(classifier.get_weights())
+    with_it.preprocessor = Data2VecImageClassifierPreprocessor(CONVERTER)
+    assert measure(with_it, CONVERTER, examples).worst == expected
+
+
+def test_what_is_written(classifier, photos, tmp_path):
+    examples = open_examples(classifier.backbone, f"folder:{photos}")
+    found = measure(classifier, CONVERTER, examples)
+    paths = write_measurement(found, str(tmp_path / "report"))
+    content = json.loads((tmp_path / "report" / "evaluation.json").read_text())
+    assert content["scores"] == found.scores and len(content["worst"]) == 10
+    assert content["class_names"] == ["fish", "dog", "cat"]
+    with Image.open(paths[1]) as picture:
+        assert min(picture.size) > 300
+
+
+def test_predictions_name_class_and_probability(classifier, photos):
+    examples = open_examples(classifier.backbone, f"folder:{photos}")
+    said = dict(predict_examples(classifier, CONVERTER, examples, batch_size=4))
+    for path in photos.rglob("*.png"):
+        logits = logits_by_hand(classifier, path)
+        probabilities = np.exp(logits) / np.exp(logits).sum()
+        assert said[str(path)]["label"] == classifier.class_names[probabilities.argmax()]
+        assert said[str(path)]["probability"] == pytest.approx(probabilities.max(), rel=1e-3)
+
+
+def test_features_of_images_are_means_of_patches(photos):
+    backbone = make_backbone("vision_per_block")
+    examples = open_examples(backbone, f"folder:{photos}")
+    indices, means = extract_features(backbone, CONVERTER, examples, batch_size=4)
+    assert (indices == np.arange(10)).all()
+    _, patches = extract_features(backbone, CONVERTER, examples, per_position=True)
+    hidden = np.asarray(backbone(CONVERTER(pixels_of(examples.names[7]))))[0, 1:]
+    np.testing.assert_allclose(patches[7], hidden, atol=1e-4)
+    np.testing.assert_allclose(means[7], hidden.mean(axis=0), atol=1e-4)
+
+
+def test_features_of_recordings_leave_out_padding_and_keep_the_order(tmp_path):
+    rng = np.random.default_rng(0)
+    waves = [rng.normal(size=n).astype("float32") * 0.1 for n in (900, 300, 600)]
+    for i, wave in enumerate(waves):
+        soundfile.write(tmp_path / f"{i}.wav", wave, 16000)
+    backbone = d2v_tf.Data2VecSpeechBackbone(**SPEECH)
+    converter = d2v_tf.Data2VecAudioConverter()
+    examples = open_examples(backbone, f"folder:{tmp_path}")
+    _, frames = extract_features(backbone, converter, examples, per_position=True)
+    assert [len(f) for f in frames] == [backbone.feature_lengths(len(w)) for w in waves]
+    alone = np.asarray(backbone(converter([examples.read(1)])))[0]
+    np.testing.assert_allclose(frames[1], alone, atol=1e-4)
+
+
+def test_a_file_by_its_path(classifier, photos):
+    path = str(next(photos.rglob("*.png")))
+    assert (
+        predict_examples(classifier, CONVERTER, open_examples(classifier.backbone, path))[0][0]
+        == path
+    )
+
+
+def test_texts_of_a_table(tmp_path):
+    texts = ["a cat sat on a mat", "dogs bark at night", "the fish", "a dog and a cat"]
+    tokenizer = train_tokenizer(texts, 261 + 20)
+    rows = "\n".join(f"{text}\t{i % 2}" for i, text in enumerate(texts))
+    (tmp_path / "t.tsv").write_text(f"sentence\tlabel\n{rows}\n")
+    backbone = make_backbone(
+        "text", vocabulary_size=tokenizer.vocabulary_size, max_sequence_length=12
+    )
+    task = d2v_tf.Data2VecTextClassifier(backbone, 2, class_names=("0", "1"))
+    examples = open_examples(backbone, f"table:{tmp_path}/t.tsv", columns=Columns())
+    found = measure(task, tokenizer.in_graph(), examples, batch_size=3)
+    right = []
+    for i, text in enumerate(texts):
+        ids = [tokenizer.start_token_id, *tokenizer.encode([text])[0][:10], tokenizer.end_token_id]
+        right.append(np.asarray(task({"token_ids": np.array([ids])})).argmax() == i % 2)
+    assert found.scores["accuracy"] == np.mean(right)
+
+
+def test_a_probe_of_features_that_tell_the_classes_apart(tmp_path):
+    for split, number in (("train", 12), ("test", 6)):
+        for name, level in (("dark", 40), ("light", 210)):
+            folder = tmp_path / split / name
+            folder.mkdir(parents=True)
+            for i in range(number):
+                noise = np.random.default_rng(i).integers(0, 30, (12, 12, 3))
+                Image.fromarray((level + noise).astype("uint8")).save(folder / f"{i}.png")
+    backbone = make_backbone("vision_per_block")
+    train, test = (open_examples(backbone, f"folder:{tmp_path}/{s}") for s in ("train", "test"))
+    scores = probe_backbone(backbone, CONVERTER, train, test)
+    assert scores == {"knn": 1.0, "linear": 1.0, "train_examples": 24, "test_examples": 12}
+
+
+def test_unreadable_files_are_named_and_counted(classifier, photos, tmp_path):
+    write_tree(tmp_path, 6)
+    (tmp_path / "cat" / "bad.png").write_bytes(b"no picture")
+    examples = open_examples(classifier.backbone, f"folder:{tmp_path}")
+    with pytest.raises(DataError, match="1 of 7 examples .* could not be read .first: .*bad.png"):
+        measure(classifier, CONVERTER, examples)
+    warned = []
+    found = measure(classifier, CONVERTER, examples, max_bad=0.2, warn=warned.append)
+    assert found.num_examples == 6 and len(warned) == 1 and "bad.png is skipped" in warned[0]
+
+
+def test_labels_that_do_not_fit(classifier, tmp_path):
+    write_tree(tmp_path, 4, classes=("cat", "horse"))
+    examples = open_examples(classifier.backbone, f"folder:{tmp_path}")
+    with pytest.raises(DataError, match="1 classes that the model does not know: horse"):
+        measure(classifier, CONVERTER, examples)
+    flat = tmp_path / "flat"
+    write_tree(flat, 2, classes=(".",))
+    with pytest.raises(DataError, match="has no labels to measure with"):
+        measure(classifier, CONVERTER, open_examples(classifier.backbone, f"folder:{flat}"))
+
+
+def test_a_model_without_preprocessing(classifier, photos):
+    examples = open_examples(classifier.backbone, f"folder:{photos}")
+    with pytest.raises(DataError, match="came without image or audio settings"):
+        measure(classifier, None, examples)
