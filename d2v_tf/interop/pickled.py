@@ -113,7 +113,9 @@ class _Dict(dict):
         pass
 
 
-class _Unpickler(pickle.Unpickler):
+class _Unpickler(pickle._Unpickler):
+    """The unpickler in Python: the one in C takes gigabytes of memory if a file says so."""
+
     def __init__(self, file):
         super().__init__(file, encoding="latin1")
         # Made anew for each file: what one file sets on a class, the next does not see.
@@ -132,6 +134,9 @@ class _Unpickler(pickle.Unpickler):
             else:
                 self.names[key] = type(str(name), (Inert,), {})
         return self.names[key]
+
+    def get_extension(self, code):
+        raise pickle.UnpicklingError("a name of this process's, which none of these files has")
 
     def persistent_load(self, pid):
         kind, (dtype,), key, _, size, *view = pid

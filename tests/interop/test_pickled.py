@@ -2,8 +2,11 @@
 
 import argparse
 import collections
+import copyreg
 import os
 import pickle
+import struct
+import tracemalloc
 import zipfile
 
 import numpy as np
@@ -120,6 +123,38 @@ def test_the_old_ways_of_calling_are_inert_too(opcodes, tmp_path):
     assert not trace.exists()
     pickle.loads(pickled)  # noqa: S301
     assert trace.exists()
+
+
+def test_names_that_the_process_registered_are_not_called(tmp_path):
+    """`copyreg`'s codes stand for objects that are there already: no name is looked up."""
+    trace = tmp_path / "executed"
+    copyreg.add_extension("os", "mkdir", 240)
+    try:
+        pickled = b"\x80\x02\x82\xf0X" + struct.pack("<I", len(str(trace))) + str(trace).encode()
+        pickled += b"\x85R."  # EXT1, the path, a tuple of it, REDUCE
+        with zipfile.ZipFile(tmp_path / "file.pt", "w") as archive:
+            archive.writestr("file/data.pkl", pickled)
+        pickle.loads(pickled)  # noqa: S301
+        assert trace.exists()
+        trace.rmdir()
+        with pytest.raises(WeightsError, match="file.pt: no readable PyTorch file"):
+            TorchFile(tmp_path / "file.pt")
+        assert not trace.exists()
+    finally:
+        copyreg.remove_extension("os", "mkdir", 240)
+        copyreg.clear_extension_cache()
+
+
+def test_a_few_bytes_take_no_more_memory_than_they_are(tmp_path):
+    """As number 2^24 of the objects to remember, a dict takes 256 MB of Python's own unpickler."""
+    with zipfile.ZipFile(tmp_path / "file.pt", "w") as archive:
+        archive.writestr("file/data.pkl", b"\x80\x02}r" + struct.pack("<I", 2**24) + b".")
+    tracemalloc.start()
+    try:
+        assert TorchFile(tmp_path / "file.pt").content == {}
+        assert tracemalloc.get_traced_memory()[1] < 2**20
+    finally:
+        tracemalloc.stop()
 
 
 def test_one_file_changes_nothing_for_the_next(tmp_path):
