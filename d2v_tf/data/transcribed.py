@@ -186,7 +186,8 @@ def transcribed_dataset(
         multiple_of=multiple_of * num_shards,
     )
     sizes = np.array([len(row) for row in labels])
-    # Any utterance that fits into a bucket may come into it, to fill a batch or as a replacement.
+    # Any utterance that fits into a bucket may come into it: to fill a batch up, or as another's
+    # replacement.
     longest = [
         max(1, int(sizes[source.lengths <= length].max(initial=0))) for _, length in plan.shapes
     ]

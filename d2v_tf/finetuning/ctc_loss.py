@@ -126,6 +126,6 @@ def _log_sum(*terms):
 
 
 def _turned(lengths, size):
-    """Places that turn the first `lengths` of `size` round, not the others: int `[B, size]`."""
+    """Places that turn the first `lengths` of `size` round, not the rest: int32 `[B, size]`."""
     places = ops.arange(size, dtype="int32")[None]
     return ops.where(places < lengths[:, None], lengths[:, None] - 1 - places, places)

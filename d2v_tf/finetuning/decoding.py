@@ -1,8 +1,17 @@
 """From logits to text: the best label of each frame, or a beam search with a language model."""
 
+import os
+
+import numpy as np
 from keras import ops
 
-from d2v_tf.finetuning.letters import decode_letters
+from d2v_tf.errors import UserError
+from d2v_tf.finetuning.letters import (
+    UNKNOWN,
+    WORD_END,
+    decode_letters,
+    encode_letters,
+)
 
 
 def greedy_ids(logits, frame_lengths):
@@ -48,3 +57,147 @@ class GreedyDecoder:
         return [
             decode_letters(row[:n], self.vocabulary) for row, n in zip(ids, lengths, strict=True)
         ]
+
+
+class BeamSearchDecoder:
+    """Finds the most probable text, with a list of words and a language model if wanted.
+
+    flashlight-text does the search, which sums over the alignments of a text, and KenLM in it reads
+    the model. With `words` only these are heard, and the language model is of words. Without, any
+    letters are, and the language model is of letters, spelled as the vocabulary has them
+    (`a b | b a`).
+
+    A text scores its log probability, plus `lm_weight` times the log10 of the language model's (the
+    end of the sentence counted), plus `word_score` a word (letters only: a bar).
+
+    Args:
+        vocabulary: tuple of V str, the blank first, with `|`.
+        words: optional iterable of str. The words that can be heard.
+        language_model: optional str. An ARPA or KenLM file, `ngram.write_arpa`'s, say.
+        lm_weight: float. What is best depends on model and language model: try a few on a
+            development set.
+        word_score: float. Likewise; raise it where words are left out.
+        beam_size: int. Hypotheses that are kept at each frame.
+        beam_threshold: float. Hypotheses worse than the best by more than this are dropped.
+
+    Call: (logits `[B, T, V]`, frame lengths `[B]`) -> list of B str.
+
+    Raises:
+        UserError: where flashlight-text is not installed, the file is no language model, the list
+            has no words or one with a letter that the vocabulary lacks, or a number is out of
+            range.
+    """
+
+    def __init__(
+        self,
+        vocabulary,
+        words=None,
+        language_model=None,
+        lm_weight=2.0,
+        word_score=0.0,
+        beam_size=100,
+        beam_threshold=25.0,
+    ):
+        try:
+            from flashlight.lib.text import decoder as flashlight
+        except ImportError:
+            raise UserError(
+                "decoding: a beam search needs flashlight-text, which is not installed. "
+                "pip install 'd2v_tf[lm]', or decode greedily."
+            ) from None
+        if beam_size < 1 or beam_threshold <= 0:
+            raise UserError(
+                "decoding: beam_size must be at least 1 and beam_threshold above 0. Received: "
+                f"{beam_size} and {beam_threshold}"
+            )
+        self.vocabulary = tuple(vocabulary)
+        if WORD_END not in self.vocabulary:
+            raise UserError(f"decoding: the vocabulary has no {WORD_END!r} between words.")
+        self._word_end = self.vocabulary.index(WORD_END)
+        self._words = None
+        common = {
+            "beam_size": beam_size,
+            "beam_size_token": len(self.vocabulary),
+            "beam_threshold": beam_threshold,
+            "lm_weight": lm_weight,
+            "log_add": True,  # the sum over alignments, not their best
+            "criterion_type": flashlight.CriterionType.CTC,
+        }
+        if words is None:
+            entries = self.vocabulary
+            model = _language_model(flashlight, language_model, entries)
+            options = flashlight.LexiconFreeDecoderOptions(sil_score=word_score, **common)
+            self._decoder = flashlight.LexiconFreeDecoder(options, model, self._word_end, 0, [])
+        else:
+            self._words = sorted(set(words))
+            if not self._words:
+                raise UserError("decoding: the list of words to be heard has no words.")
+            entries = [*self._words, UNKNOWN]
+            model = _language_model(flashlight, language_model, entries)
+            trie = self._trie(flashlight, model)
+            options = flashlight.LexiconDecoderOptions(
+                word_score=word_score, unk_score=float("-inf"), sil_score=0.0, **common
+            )
+            self._decoder = flashlight.LexiconDecoder(
+                options, trie, model, self._word_end, 0, len(self._words), [], False
+            )
+        self._kept = (model, options)  # the search holds no reference of its own to them
+
+    def __call__(self, logits, frame_lengths):
+        log_probs = ops.log_softmax(ops.cast(logits, "float32"), axis=-1)
+        log_probs = ops.convert_to_numpy(log_probs)
+        lengths = ops.convert_to_numpy(frame_lengths)
+        return [self._decode(row[:n]) for row, n in zip(log_probs, lengths, strict=True)]
+
+    def _decode(self, log_probs):
+        """The text of one example, `[T, V]`."""
+        if not len(log_probs):
+            return ""
+        if self._words is not None:
+            # A word of the list counts once the bar behind it is heard; the last may have none.
+            end = np.full((1, log_probs.shape[1]), -1e4, "float32")
+            end[0, self._word_end] = 0.0
+            log_probs = np.concatenate([log_probs, end])
+        log_probs = np.ascontiguousarray(log_probs, "float32")
+        totals = {}
+        for result in self._decoder.decode(log_probs.ctypes.data, *log_probs.shape):
+            # The search keeps a text apart that ends in a blank, a bar or a letter.
+            text = self._text(result)
+            totals[text] = np.logaddexp(totals.get(text, -np.inf), result.score)
+        return max(totals, key=totals.get, default="")
+
+    def _text(self, result):
+        if self._words is not None:
+            return " ".join(self._words[i] for i in result.words if i >= 0)
+        path = np.array(result.tokens)
+        changed = np.concatenate([[True], path[1:] != path[:-1]])
+        return decode_letters(path[changed & (path > 0)], self.vocabulary)
+
+    def _trie(self, flashlight, model):
+        """The words by their letters, each path with the best score of what it may become."""
+        trie = flashlight.Trie(len(self.vocabulary), self._word_end)
+        start = model.start(False)
+        for number, spelled in enumerate(encode_letters(self._words, self.vocabulary)):
+            _, score = model.score(start, number)
+            trie.insert([*spelled.tolist(), self._word_end], number, score)
+        trie.smear(flashlight.SmearingMode.MAX)
+        return trie
+
+
+def _language_model(flashlight, path, entries):
+    """KenLM on a file, whose words are numbered as `entries`; or one that knows nothing."""
+    if path is None:
+        return flashlight.ZeroLM()
+    if not os.path.isfile(path):
+        raise UserError(f"decoding: the language model {path} is no file.")
+    from flashlight.lib.text.decoder.kenlm import KenLM
+    from flashlight.lib.text.dictionary import Dictionary
+
+    dictionary = Dictionary()
+    for entry in entries:
+        dictionary.add_entry(entry)
+    try:
+        return KenLM(path, dictionary)
+    except RuntimeError as error:
+        reason = str(error).strip().split("\n")[0]
+        raise UserError(f"decoding: {path} cannot be read by KenLM ({reason}).") from None

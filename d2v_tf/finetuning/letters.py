@@ -42,7 +42,7 @@ def encode_letters(transcripts, vocabulary, allow_unknown=False):
 
     Args:
         transcripts: list of str, words with spaces between; may be empty.
-        vocabulary: tuple of str.
+        vocabulary: tuple of str, with `|`.
         allow_unknown: bool. Whether a letter that the vocabulary lacks becomes `<unk>`.
 
     Returns:
@@ -52,18 +52,24 @@ def encode_letters(transcripts, vocabulary, allow_unknown=False):
         DataError: names the letters that the vocabulary lacks, and the first transcript with one.
     """
     number = {entry: i for i, entry in enumerate(vocabulary)}
-    # What stands for something else is no letter.
-    letters = {entry for entry in vocabulary if len(entry) == 1}
-    spelled = [WORD_END.join(text.split()) for text in transcripts]
-    lacking = sorted({letter for text in spelled for letter in text} - letters)
+    # A longer entry stands for something else, and so does the bar.
+    letters = {entry for entry in vocabulary if len(entry) == 1} - {WORD_END}
+    lacking = sorted({letter for text in transcripts for letter in "".join(text.split())} - letters)
     if lacking and not (allow_unknown and UNKNOWN in number):
         example = next(text for text in transcripts if set(lacking) & set(text))
         raise DataError(
             f"data: the vocabulary has no {' '.join(map(repr, lacking))} (first in the transcript "
-            f"{example[:60]!r}). Rewrite them with its letters: {''.join(sorted(letters))}"
+            f"{example[:60]!r}). Rewrite the transcripts with its letters: "
+            f"{''.join(sorted(letters))}"
         )
-    unknown = number.get(UNKNOWN)
-    return [np.array([number.get(c, unknown) for c in text], "int32") for text in spelled]
+
+    def numbers(text):
+        for place, word in enumerate(text.split()):
+            if place:
+                yield number[WORD_END]
+            yield from (number[letter if letter in letters else UNKNOWN] for letter in word)
+
+    return [np.fromiter(numbers(text), "int32") for text in transcripts]
 
 
 def decode_letters(ids, vocabulary):
