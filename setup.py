@@ -41,8 +41,17 @@ setup(
         # Decodes and resamples where its native operations load; 0.37, the newest, is built for
         # TensorFlow 2.16, so with the TensorFlow asked for above soundfile and soxr still do it.
         "audio-io": ["tensorflow-io>=0.37"],
+        "lm": ["flashlight-text>=0.0.7"],  # beam search with n-gram models; KenLM is in it
         # torch and transformers are what our numbers are compared with; the package needs neither.
-        "test": ["pillow", "pytest", "pytest-xdist", "ruff", "torch==2.13.0", "transformers>=5"],
+        "test": [
+            "flashlight-text>=0.0.7",
+            "pillow",
+            "pytest",
+            "pytest-xdist",
+            "ruff",
+            "torch==2.13.0",
+            "transformers>=5",
+        ],
         "dev": ["pre-commit"],
     },
 )

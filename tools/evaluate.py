@@ -40,6 +40,16 @@ flags.DEFINE_bool(
 )
 flags.DEFINE_bool("probe", False, "Measure the frozen features: nearest neighbors, and linear.")
 flags.DEFINE_string("train_data", None, "With --probe: the examples that the probes learn from.")
+flags.DEFINE_integer(
+    "beam_size",
+    1,
+    "Speech recognition: hypotheses that are kept; 1 decodes greedily.",
+    lower_bound=1,
+)
+flags.DEFINE_string("lm", None, "With --beam_size: an n-gram model, an ARPA or KenLM file.")
+flags.DEFINE_string("words", None, "With --beam_size: a file of the words that can be heard.")
+flags.DEFINE_float("lm_weight", 2.0, "With --lm: the weight of the model.")
+flags.DEFINE_float("word_score", 0.0, "With --beam_size: added for every word.")
 flags.DEFINE_integer("batch", 32, "Examples at a time.", lower_bound=1)
 flags.DEFINE_float(
     "max_bad", 0.01, "The part of the examples that may be unreadable.", lower_bound=0.0
@@ -115,6 +125,35 @@ def open_source(backbone, spec):
     return open_examples(backbone, spec, label=FLAGS.label, columns=columns)
 
 
+def open_decoder(model):
+    """The beam search that the flags ask for, or `None`."""
+    from d2v_tf.errors import UserError
+    from d2v_tf.finetuning.ctc import Data2VecSpeechCTC
+    from d2v_tf.finetuning.decoding import BeamSearchDecoder
+
+    if FLAGS.beam_size == 1:
+        if FLAGS.lm or FLAGS.words:
+            raise UserError("--lm and --words need a beam search, such as --beam_size=100.")
+        return None
+    if not isinstance(model, Data2VecSpeechCTC):
+        raise UserError(f"--beam_size is for speech recognition; {FLAGS.model} is none.")
+    words = None
+    if FLAGS.words:
+        try:
+            with open(FLAGS.words, encoding="utf-8") as file:
+                words = file.read().split()
+        except OSError as error:
+            raise UserError(f"--words={FLAGS.words} cannot be read ({error.strerror}).") from None
+    return BeamSearchDecoder(
+        model.vocabulary,
+        words=words,
+        language_model=FLAGS.lm,
+        lm_weight=FLAGS.lm_weight,
+        word_score=FLAGS.word_score,
+        beam_size=FLAGS.beam_size,
+    )
+
+
 def measure(model, preprocessing, sources, options, console):
     from d2v_tf.errors import UserError
     from d2v_tf.evaluation.measure import measure
@@ -122,7 +161,14 @@ def measure(model, preprocessing, sources, options, console):
 
     if len(sources) > 1 or not FLAGS.data:
         raise UserError("Files have no labels to measure with: add --predict, or name --data.")
-    found = measure(model, preprocessing, sources[0], num_worst=FLAGS.num_worst, **options)
+    found = measure(
+        model,
+        preprocessing,
+        sources[0],
+        num_worst=FLAGS.num_worst,
+        decode=open_decoder(model),
+        **options,
+    )
     if FLAGS.json:
         print(json.dumps({"scores": found.scores, "intervals": found.intervals}))
     else:
@@ -135,8 +181,11 @@ def measure(model, preprocessing, sources, options, console):
 def predict(model, preprocessing, sources, options):
     from d2v_tf.evaluation.predictions import predict_examples
 
+    decode = open_decoder(model)
     for examples in sources:
-        for name, said in predict_examples(model, preprocessing, examples, **options):
+        for name, said in predict_examples(
+            model, preprocessing, examples, decode=decode, **options
+        ):
             if FLAGS.json:
                 print(json.dumps({"name": name, **said}, ensure_ascii=False))
             else:

@@ -185,15 +185,6 @@ class SpeechHead(Group):
     channel_mask_length: Positive = 64
 
 
-class Decoding(Group):
-    """How letters become text when a CTC model is evaluated."""
-
-    beam_size: Positive = 1  # 1 = greedy
-    lm: str | None = None
-    lm_weight: ZeroOrMore = 1.0
-    word_score: Number = 0.0
-
-
 class FinetuneSpeechData(Group):
     """Where labelled or transcribed recordings come from."""
 
@@ -217,7 +208,6 @@ class FinetuneSpeechRecipe(FinetuneRecipe):
     scratch: str = "speech_tiny"
     model: FinetuneSpeechModel = FinetuneSpeechModel()
     head: SpeechHead = SpeechHead()
-    decoding: Decoding = Decoding()
     data: FinetuneSpeechData = FinetuneSpeechData()
 
 

@@ -18,7 +18,6 @@ from d2v_tf.data.transcribed import (
 )
 from d2v_tf.finetuning.audio_classifier import Data2VecAudioClassifier
 from d2v_tf.finetuning.ctc import Data2VecSpeechCTC
-from d2v_tf.finetuning.decoding import GreedyDecoder
 from d2v_tf.finetuning.letters import encode_letters, letter_vocabulary
 from d2v_tf.finetuning.metrics import evaluate
 from d2v_tf.finetuning.preprocessors import Data2VecAudioClassifierPreprocessor
@@ -96,13 +95,13 @@ class Transcripts(LabelledData):
         )
 
     def evaluate(self, task):
-        """Word and character error rates, and all transcripts: a dict."""
+        """Word and character error rates, decoded greedily, and some transcripts: a dict."""
         dataset = recognition_dataset(
             self.eval_source,
             batch_seconds=EVALUATION_SECONDS,
             bad_examples=self.count_bad(self.eval_source),
         )
-        report = evaluate_ctc(task, dataset, self.eval_source.transcripts, self._decoder())
+        report = evaluate_ctc(task, dataset, self.eval_source.transcripts)
         return {"wer": report.wer, "cer": report.cer, "samples": report.samples[:NUM_SAMPLES]}
 
     def describe_samples(self, scores):
@@ -111,9 +110,6 @@ class Transcripts(LabelledData):
         for reference, hypothesis in scores["samples"]:
             lines += [f"said:  {reference}", f"heard: {hypothesis}"]
         return lines
-
-    def _decoder(self):
-        return GreedyDecoder(self.vocabulary)
 
     def save_preset(self, task, folder):
         """Writes the model, with what makes its input out of waveforms."""
