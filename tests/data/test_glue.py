@@ -15,7 +15,8 @@ from d2v_tf.finetuning.metrics import METRICS
 TABLES = {
     "CoLA/train": "gj04\t1\t\ta\ngj04\t0\t*\tc\n",
     "SST-2/train": "sentence\tlabel\na \t1\nc \t0\n",
-    "MRPC/train": "\ufeffQuality\t#1 ID\t#2 ID\t#1 String\t#2 String\n1\t7\t8\ta\tb\n0\t9\t1\tc\td\n",
+    "MRPC/train": "\ufeffQuality\t#1 ID\t#2 ID\t#1 String\t#2 String\n"
+    "1\t7\t8\ta\tb\n0\t9\t1\tc\td\n",
     "QQP/train": "id\tqid1\tqid2\tquestion1\tquestion2\tis_duplicate\n"
     "1\t2\t3\ta\tb\t1\n4\t5\t6\tc\td\t0\n",
     "STS-B/train": "index\tgenre\tfilename\tyear\told_index\tsource1\tsource2\tsentence1\tsentence2"
@@ -24,7 +25,8 @@ TABLES = {
     "sentence1_parse\tsentence2_parse\tsentence1\tsentence2\tlabel1\tgold_label\n"
     "0\t1\t1n\tfiction\t(\t(\t(\t(\ta\tb\tneutral\tneutral\n"
     "1\t2\t2c\tfiction\t(\t(\t(\t(\tc\td\tcontradiction\tcontradiction\n",
-    "QNLI/train": "index\tquestion\tsentence\tlabel\n0\ta\tb\tnot_entailment\n1\tc\td\tentailment\n",
+    "QNLI/train": "index\tquestion\tsentence\tlabel\n0\ta\tb\tnot_entailment\n"
+    "1\tc\td\tentailment\n",
     "RTE/train": "index\tsentence1\tsentence2\tlabel\n0\ta\tb\tnot_entailment\n"
     "1\tc\td\tentailment\n",
     "WNLI/train": "index\tsentence1\tsentence2\tlabel\n0\ta\tb\t1\n1\tc\td\t0\n",
