@@ -47,7 +47,8 @@ class Data2VecTextClassifierPreprocessor(keras_hub.models.TextClassifierPreproce
 
     def __call__(self, *args, **kwargs):
         # KerasHub takes a lone tuple for inputs and labels. A pair of texts is no such thing.
-        if len(args) == 1 and isinstance(args[0], tuple) and _are_texts(args[0][-1]):
+        lone = len(args) == 1 and "y" not in kwargs
+        if lone and isinstance(args[0], tuple) and _are_texts(args[0][-1]):
             args = (args[0], None)
         return super().__call__(*args, **kwargs)
 

@@ -25,8 +25,8 @@ TABLES = {
     "sentence1_parse\tsentence2_parse\tsentence1\tsentence2\tlabel1\tgold_label\n"
     "0\t1\t1n\tfiction\t(\t(\t(\t(\ta\tb\tneutral\tneutral\n"
     "1\t2\t2c\tfiction\t(\t(\t(\t(\tc\td\tcontradiction\tcontradiction\n",
-    "QNLI/train": "index\tquestion\tsentence\tlabel\n"
-    "0\ta\tb\tnot_entailment\n1\tc\td\tentailment\n",
+    "QNLI/train": "index\tquestion\tsentence\tlabel\n0\ta\tb\tnot_entailment\n"
+    "1\tc\td\tentailment\n",
     "RTE/train": "index\tsentence1\tsentence2\tlabel\n0\ta\tb\tnot_entailment\n"
     "1\tc\td\tentailment\n",
     "WNLI/train": "index\tsentence1\tsentence2\tlabel\n0\ta\tb\t1\n1\tc\td\t0\n",

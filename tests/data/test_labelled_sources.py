@@ -145,11 +145,7 @@ def test_a_table_that_does_not_fit_is_refused_by_name(tmp_path):
     with pytest.raises(DataError, match="none.tsv cannot be read"):
         read_labelled(f"{tmp_path}/none.tsv")
     for lines, columns, message in [
-        (
-            [],
-            Columns(),
-            "needs columns sentence and label, named in .* It has no line",
-        ),
+        ([], Columns(), "needs columns sentence and label, named in its .* line. It has no line"),
         ([], Columns(0, label=1), "has no examples"),
         (["text\tlabel", "a\tb"], Columns(), "needs columns sentence and label, .* It has text, l"),
         (["sentence\tlabel"], Columns(), "has no examples"),
