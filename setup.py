@@ -16,6 +16,7 @@ setup(
     install_requires=[
         "absl-py",
         "importlib_resources",  # tensorflow-datasets imports it without asking for it
+        "jiwer>=4",  # word and letter error rates
         "keras>=3.15,<4",
         "keras-nlp>=0.32",  # installs keras-hub, the import that is used
         "numpy",
@@ -38,8 +39,18 @@ setup(
         # Decodes and resamples where its native operations load; 0.37, the newest, is built for
         # TensorFlow 2.16, so with the TensorFlow asked for above soundfile and soxr still do it.
         "audio-io": ["tensorflow-io>=0.37"],
+        # Beam search with a language model; its wheels have KenLM inside.
+        "lm": ["flashlight-text>=0.0.7"],
         # torch and transformers are what our numbers are compared with; the package needs neither.
-        "test": ["pillow", "pytest", "pytest-xdist", "ruff", "torch==2.13.0", "transformers>=5"],
+        "test": [
+            "flashlight-text>=0.0.7",
+            "pillow",
+            "pytest",
+            "pytest-xdist",
+            "ruff",
+            "torch==2.13.0",
+            "transformers>=5",
+        ],
         "dev": ["pre-commit"],
     },
 )
