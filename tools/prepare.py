@@ -19,7 +19,9 @@ flags.DEFINE_string(
     ".gz files, tfds:NAME[/CONFIG][:SPLIT], or builtin.",
     required=True,
 )
-flags.DEFINE_string("out", None, "Folder for what is written.", required=True)
+flags.DEFINE_string(
+    "out", None, "Folder for what is written; with --lm_order, the file.", required=True
+)
 flags.DEFINE_string("name", "train", "Speech: name of the files that are written.")
 flags.DEFINE_bool("tfrecord", False, "Speech: whether TFRecord shards are written, too.")
 flags.DEFINE_float(
@@ -29,6 +31,22 @@ flags.DEFINE_float(
     lower_bound=0,
     upper_bound=1,
 )
+flags.DEFINE_integer(
+    "connect",
+    None,
+    "Speech: write so many utterances of two to six connected digits, from a folder of single ones "
+    "named DIGIT_SPEAKER_NUMBER.wav.",
+    lower_bound=1,
+)
+flags.DEFINE_integer("seed", 0, "Speech: of what --connect draws.", lower_bound=0)
+flags.DEFINE_integer(
+    "lm_order",
+    None,
+    "Text: estimate an n-gram model of this order from text:GLOB, a sentence a line, and write it "
+    "to the file --out, in ARPA format.",
+    lower_bound=1,
+)
+flags.DEFINE_bool("lm_letters", False, "Text: whether that model is of letters, not of words.")
 flags.DEFINE_integer("vocab_size", None, "Text: train a tokenizer of this size on the corpus.")
 flags.DEFINE_string("tokenizer", None, "Text: use the tokenizer of this folder instead.")
 flags.DEFINE_string("tfds_dir", None, "Text: where TFDS keeps its datasets. Default: its own.")

@@ -25,6 +25,16 @@ CHUNK = 64
 
 def prepare(options, console):
     """Prepares what the flags of tools/prepare.py ask for."""
+    if options.connect is not None:
+        from d2v_tf.data.connected_digits import connect_digits  # which imports this module
+
+        with _progress(console, "connecting digits") as advance:
+            manifest = connect_digits(
+                options.data, options.out, options.name, options.connect, options.seed, advance
+            )
+        console.print(f"{options.connect:,} utterances of connected digits")
+        console.print(f"manifest: {manifest}", markup=False)
+        return
     prepare_speech(
         options.data,
         options.out,
@@ -82,7 +92,7 @@ def prepare_speech(
         os.makedirs(out, exist_ok=True)
         if tfrecord:
             usable = _write_shards(source, usable, os.path.join(out, name), bad_examples, console)
-        _write_manifest(source, np.flatnonzero(usable), manifest)
+        write_manifest(source, np.flatnonzero(usable), manifest)
     hours = source.lengths[usable].sum() / SAMPLE_RATE / 3600
     console.print(
         f"{usable.sum():,} utterances, {hours:,.2f} hours; {bad_examples.count} files left out"
@@ -100,10 +110,20 @@ def _progress(console, description):
         yield lambda done, total: progress.update(task, completed=done, total=total)
 
 
-def _write_manifest(source, indices, path):
+def write_manifest(source, indices, path, root=None):
+    """Writes a manifest of some utterances, and their transcripts beside it.
+
+    Args:
+        source: `SpeechFiles`.
+        indices: ints. The utterances.
+        path: str. `NAME.tsv`.
+        root: optional str. A folder that holds the manifest and all files: then the manifest can be
+            moved with it. Otherwise its first line is the absolute path of the files' folder.
+    """
     paths = [os.path.abspath(source.names[i]) for i in indices]
-    root = os.path.commonpath([os.path.dirname(p) for p in paths])
-    lines = [f"{root}\n"]
+    first = "." if root is not None else os.path.commonpath([os.path.dirname(p) for p in paths])
+    root = os.path.abspath(first if root is None else root)
+    lines = [f"{first}\n"]
     for index, file in zip(indices, paths, strict=True):
         relative = os.path.relpath(file, root)
         if "\t" in relative or "\n" in relative:

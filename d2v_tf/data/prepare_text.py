@@ -127,6 +127,11 @@ def prepare_text(
 
 def prepare(flags, console):
     """What `tools/prepare.py --modality=text` does; `flags` are its flags."""
+    if flags.lm_order is not None:
+        from d2v_tf.finetuning.ngram import prepare_ngrams  # nothing else here needs it
+
+        prepare_ngrams(flags.data, flags.out, flags.lm_order, flags.lm_letters, console)
+        return
     prepare_text(
         flags.data,
         flags.out,

@@ -1,10 +1,14 @@
 """Estimates an n-gram language model from text and writes it as an ARPA file, which KenLM reads."""
 
 import collections
+import gzip
 import math
+import os
 
+from d2v_tf.data.documents import find_files
 from d2v_tf.data.reading import DataError
 from d2v_tf.data.writing import writing
+from d2v_tf.finetuning.letters import WORD_END
 
 START, END, UNKNOWN = "<s>", "</s>", "<unk>"
 # Of the discounts, where a text is so small or regular that the counts of counts give none; what
@@ -110,6 +114,49 @@ def write_arpa(tables, path):
                 weight = f"\t{backoff:.7g}" if n < len(tables) else ""
                 file.write(f"{probability:.7g}\t{' '.join(gram)}{weight}\n")
         file.write("\n\\end\\\n")
+
+
+def prepare_ngrams(spec, out, order, letters, console):
+    """Estimates a model from text files and writes it; `tools/prepare.py --lm_order`.
+
+    Args:
+        spec: str. `text:` and a path or a glob of files, plain or `.gz`, a sentence a line, with
+            the words as the transcripts have them.
+        out: str. The ARPA file.
+        order: int.
+        letters: bool. Whether the model is of letters, with `|` between words.
+        console: `rich` console.
+
+    Raises:
+        DataError: where there is no text, or the file exists or cannot be written.
+    """
+    scheme, _, pattern = spec.partition(":")
+    if scheme != "text":
+        raise DataError(
+            f"data: an n-gram model is estimated from text:GLOB, a sentence a line. "
+            f"Received: {spec!r}"
+        )
+    if os.path.exists(out):
+        raise DataError(f"data: {out} exists already. Remove it, or choose another --out.")
+    sentences = [words for path in find_files(pattern) for words in _read_sentences(path)]
+    if letters:
+        sentences = [list(WORD_END.join(words)) for words in sentences]
+    tables = estimate_ngrams(sentences, order)
+    write_arpa(tables, out)
+    counts = ", ".join(f"{len(table):,}" for table in tables)
+    unit = "letters" if letters else "words"
+    console.print(f"{len(sentences):,} sentences; n-grams of 1 to {order} {unit}: {counts}")
+    console.print(f"language model: {out}", markup=False)
+
+
+def _read_sentences(path):
+    """Lists of the words of each line that has any."""
+    opener = gzip.open if path.endswith(".gz") else open
+    try:
+        with opener(path, "rt", encoding="utf-8-sig") as file:
+            return [line.split() for line in file if line.strip()]
+    except (OSError, EOFError, UnicodeDecodeError) as error:
+        raise DataError(f"data: {path} cannot be read as text ({error}).") from None
 
 
 def _adjusted_counts(sentences, order):

@@ -103,7 +103,7 @@ class TextData(RunData):
         train = read_labelled(os.path.join(folder, "train.tsv"))
         test = read_labelled(os.path.join(folder, "dev.tsv")).with_classes(train.class_names)
         limit = self.recipe.data.probe_examples
-        train = train.keep(evenly(np.ones(train.num_examples, bool), limit))
+        train = train.only(evenly(np.ones(train.num_examples, bool), limit))
 
         def as_dataset(labelled):
             tokenized = tokenize(labelled, tokenizer, model.max_sequence_length)
