@@ -16,11 +16,7 @@ setup(
     install_requires=[
         "absl-py",
         "importlib_resources",  # tensorflow-datasets imports it without asking for it
-<<<<<<< HEAD
-        "jiwer>=4",  # word error rates
-=======
         "jiwer>=4",  # word and letter error rates
->>>>>>> ctc
         "keras>=3.15,<4",
         "keras-nlp>=0.32",  # installs keras-hub, the import that is used
         "matplotlib",  # pictures of what was measured
@@ -45,12 +41,8 @@ setup(
         # Decodes and resamples where its native operations load; 0.37, the newest, is built for
         # TensorFlow 2.16, so with the TensorFlow asked for above soundfile and soxr still do it.
         "audio-io": ["tensorflow-io>=0.37"],
-<<<<<<< HEAD
-        "lm": ["flashlight-text>=0.0.7"],  # beam search with n-gram models; KenLM is in it
-=======
         # Beam search with a language model; its wheels have KenLM inside.
         "lm": ["flashlight-text>=0.0.7"],
->>>>>>> ctc
         # torch and transformers are what our numbers are compared with; the package needs neither.
         "test": [
             "flashlight-text>=0.0.7",

@@ -136,7 +136,7 @@ def test_another_set_takes_the_training_sets_numbers(tmp_path):
 
 def test_some_examples_are_kept(tmp_path):
     path = write(tmp_path / "a.tsv", "a\tb\ty", "1\t2\tn", "3\t4\tm", "5\t6\tn")
-    kept = read_labelled(path, Columns("a", "b", "y")).keep(np.array([True, False, True]))
+    kept = read_labelled(path, Columns("a", "b", "y")).only(np.array([True, False, True]))
     assert kept.sentences == ["1", "5"] and kept.second_sentences == ["2", "6"]
     assert kept.labels.tolist() == [1, 1] and kept.class_names == ("m", "n")
 
