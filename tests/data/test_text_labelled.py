@@ -42,9 +42,10 @@ def labelled(number=50, pairs=False, scores=False):
 
 @pytest.fixture(scope="module")
 def numbered(tokenizer):
-    """Texts of different lengths, each with its number as its score."""
-    made = labelled(50)
-    made = LabelledText("made", made.sentences, np.arange(50, dtype="float32"))
+    """Texts, four short ones to a long one, each with its number as its score."""
+    split = [text.split() for text in labelled(50).sentences]
+    texts = [" ".join(w if i % 5 == 0 else w[: -(-len(w) // 3)]) for i, w in enumerate(split)]
+    made = LabelledText("made", texts, np.arange(50, dtype="float32"))
     return tokenize(made, tokenizer, 48)
 
 
