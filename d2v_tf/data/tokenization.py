@@ -116,6 +116,12 @@ class TextTokenizer:
             dict(self.vocabulary), [f"{a} {b}" for a, b in self.merges], **kwargs
         )
 
+    @classmethod
+    def from_layer(cls, layer):
+        """The tokenizer that a `Data2VecTextTokenizer` does in a graph."""
+        merges = [tuple(merge.split(" ")) for merge in layer.merges]
+        return cls(dict(layer.vocabulary), merges)
+
     def save(self, folder):
         """Writes `vocab.json`, `merges.txt` and `tokenizer.json`, which Hugging Face reads too."""
         os.makedirs(folder, exist_ok=True)

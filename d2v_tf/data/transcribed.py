@@ -17,31 +17,6 @@ from d2v_tf.data.speech import (
 from d2v_tf.data.speech_sources import SpeechFiles
 
 
-def select(source, keep):
-    """Some of a source's utterances, as a source of its own: a part of the labels, say.
-
-    Args:
-        source: `SpeechFiles`.
-        keep: bool array `[N]`.
-
-    Returns:
-        `SpeechFiles`, in the same order.
-    """
-    indices = np.flatnonzero(keep)
-    return dataclasses.replace(
-        source,
-        names=[source.names[i] for i in indices],
-        lengths=source.lengths[indices],
-        problems={
-            new: source.problems[old] for new, old in enumerate(indices) if old in source.problems
-        },
-        labels={name: labels[indices] for name, labels in source.labels.items()},
-        transcripts=(
-            None if source.transcripts is None else [source.transcripts[i] for i in indices]
-        ),
-    )
-
-
 def check_transcribed(source):
     """Refuses a source that recognition cannot be trained or measured on.
 
@@ -119,7 +94,7 @@ def trainable_utterances(source, encode, num_frames, bad_examples, max_seconds=2
             f"{int((short & readable).sum()):,} too short for a frame, {int(crowded.sum()):,} have "
             f"more letters than frames, {len(source.problems):,} cannot be read."
         )
-    return select(source, keep), [labels[i] for i in np.flatnonzero(keep)]
+    return source.only(keep), [labels[i] for i in np.flatnonzero(keep)]
 
 
 def plan_transcribed(source, *, batch_seconds, buckets=4, seed=0, shuffle=True, multiple_of=1):

@@ -1,11 +1,10 @@
 """Features of new files: one vector each, or one a patch, frame or token."""
 
 import numpy as np
-from keras import ops
 
 from d2v_tf.data.reading import DataError
 from d2v_tf.evaluation.running import input_maker, run_examples
-from d2v_tf.finetuning.probes import probe
+from d2v_tf.finetuning.probes import hidden_states, mean_of_real, probe
 
 
 def extract_features(backbone, preprocessing, examples, per_position=False, **options):
@@ -25,14 +24,10 @@ def extract_features(backbone, preprocessing, examples, per_position=False, **op
     """
 
     def features(inputs):
-        hidden = ops.convert_to_numpy(ops.cast(backbone.predict_on_batch(inputs), "float32"))
-        hidden = hidden[:, backbone.num_prefix_tokens :]
-        mask = backbone.feature_padding_mask(inputs)
-        mask = np.ones(hidden.shape[:2], bool) if mask is None else ops.convert_to_numpy(mask)
+        hidden, mask = hidden_states(backbone, inputs)
         if per_position:
             return [row[real] for row, real in zip(hidden, mask, strict=True)]
-        counts = np.maximum(mask.sum(axis=1, keepdims=True), 1)
-        return list(np.einsum("btd,bt->bd", hidden, mask / counts).astype("float32"))
+        return list(mean_of_real(hidden, mask))
 
     return run_examples(examples, input_maker(preprocessing, backbone), features, **options)
 

@@ -19,14 +19,33 @@ def mean_pooled_features(backbone, dataset):
     """
     features, labels = [], []
     for inputs, batch_labels in dataset:
-        hidden = np.asarray(ops.cast(backbone.predict_on_batch(inputs), "float32"))
-        hidden = hidden[:, backbone.num_prefix_tokens :]  # [B, T, D]
-        mask = backbone.feature_padding_mask(inputs)
-        mask = np.ones(hidden.shape[:2]) if mask is None else ops.convert_to_numpy(mask)
-        weights = mask / np.maximum(mask.sum(axis=1, keepdims=True), 1)
-        features.append(np.einsum("btd,bt->bd", hidden, weights).astype("float32"))
+        features.append(mean_of_real(*hidden_states(backbone, inputs)))
         labels.append(np.asarray(batch_labels))
     return joined_features(features, labels)
+
+
+def hidden_states(backbone, inputs):
+    """A backbone's last hidden states without prefix tokens, and which of them are real.
+
+    Args:
+        backbone: a `Data2VecBackbone`.
+        inputs: what it is called with.
+
+    Returns:
+        (float32 array `[B, T, D]`, bool array `[B, T]`).
+    """
+    hidden = ops.convert_to_numpy(ops.cast(backbone.predict_on_batch(inputs), "float32"))
+    hidden = hidden[:, backbone.num_prefix_tokens :]
+    mask = backbone.feature_padding_mask(inputs)
+    if mask is None:
+        return hidden, np.ones(hidden.shape[:2], bool)
+    return hidden, ops.convert_to_numpy(mask)
+
+
+def mean_of_real(hidden, mask):
+    """The mean over real positions: `[B, T, D]` and `[B, T]` -> float32 array `[B, D]`."""
+    weights = mask / np.maximum(mask.sum(axis=1, keepdims=True), 1)
+    return np.einsum("btd,bt->bd", hidden, weights).astype("float32")
 
 
 def raw_features(dataset, size=32):

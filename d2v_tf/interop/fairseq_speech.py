@@ -1,15 +1,14 @@
 """fairseq's `data2vec_audio` (`examples/data2vec/models/data2vec_audio.py`), key by key."""
 
 from d2v_tf.backbones.speech import Data2VecSpeechBackbone
+from d2v_tf.interop.fairseq_blocks import block_keys
 from d2v_tf.interop.fairseq_config import read_fields, read_layers, read_num_heads
 from d2v_tf.interop.key_map import WeightsError
-from d2v_tf.interop.layouts import QUERY_KEY_VALUE, SAME, TRANSPOSED
+from d2v_tf.interop.layouts import SAME, TRANSPOSED
 from d2v_tf.interop.original_model import OriginalModel
 
 CONV = "feature_extractor.conv_layers.{i}"
-BLOCK = "encoder.blocks.{i}"
 LAYER = "encoder.layers.{i}"
-ATTENTION = f"{LAYER}.self_attn"
 
 KEYS = (
     ("frontend.convs.{i}.kernel", TRANSPOSED, f"{CONV}.0.weight"),
@@ -25,26 +24,7 @@ KEYS = (
     ("positions.convs.{i}.bias", SAME, "encoder.pos_conv.{i}.0.bias"),
     ("positions.norm.gamma", SAME, "encoder.layer_norm.weight"),
     ("positions.norm.beta", SAME, "encoder.layer_norm.bias"),
-    (
-        f"{BLOCK}.attention.qkv_kernel",
-        QUERY_KEY_VALUE,
-        f"{ATTENTION}.q_proj.weight",
-        f"{ATTENTION}.k_proj.weight",
-        f"{ATTENTION}.v_proj.weight",
-    ),
-    (f"{BLOCK}.attention.query_bias", SAME, f"{ATTENTION}.q_proj.bias"),
-    (f"{BLOCK}.attention.key_bias_weight", SAME, f"{ATTENTION}.k_proj.bias"),
-    (f"{BLOCK}.attention.value_bias", SAME, f"{ATTENTION}.v_proj.bias"),
-    (f"{BLOCK}.attention.output_dense.kernel", TRANSPOSED, f"{ATTENTION}.out_proj.weight"),
-    (f"{BLOCK}.attention.output_dense.bias", SAME, f"{ATTENTION}.out_proj.bias"),
-    (f"{BLOCK}.attention_norm.gamma", SAME, f"{LAYER}.self_attn_layer_norm.weight"),
-    (f"{BLOCK}.attention_norm.beta", SAME, f"{LAYER}.self_attn_layer_norm.bias"),
-    (f"{BLOCK}.intermediate_dense.kernel", TRANSPOSED, f"{LAYER}.fc1.weight"),
-    (f"{BLOCK}.intermediate_dense.bias", SAME, f"{LAYER}.fc1.bias"),
-    (f"{BLOCK}.output_dense.kernel", TRANSPOSED, f"{LAYER}.fc2.weight"),
-    (f"{BLOCK}.output_dense.bias", SAME, f"{LAYER}.fc2.bias"),
-    (f"{BLOCK}.output_norm.gamma", SAME, f"{LAYER}.final_layer_norm.weight"),
-    (f"{BLOCK}.output_norm.beta", SAME, f"{LAYER}.final_layer_norm.bias"),
+    *block_keys(LAYER),
 )
 RATES = {
     "dropout": ("dropout", 0.1),

@@ -1,15 +1,14 @@
 """fairseq's `data2vec_text` (`examples/data2vec/models/data2vec_text.py`), key by key."""
 
 from d2v_tf.backbones.text import Data2VecTextBackbone
+from d2v_tf.interop.fairseq_blocks import block_keys
 from d2v_tf.interop.fairseq_config import fields_of, read_fields, read_num_heads, value_of
 from d2v_tf.interop.key_map import WeightsError
-from d2v_tf.interop.layouts import POSITIONS, QUERY_KEY_VALUE, SAME, TRANSPOSED
+from d2v_tf.interop.layouts import POSITIONS, SAME
 from d2v_tf.interop.original_model import OriginalModel
 
 ENCODER = "encoder.sentence_encoder"
-BLOCK = "encoder.blocks.{i}"
 LAYER = f"{ENCODER}.layers.{{i}}"
-ATTENTION = f"{LAYER}.self_attn"
 # Of fairseq's dictionaries: <s> is 0, <pad> 1, </s> 2, <unk> 3.
 PADDING_TOKEN_ID = 1
 
@@ -18,26 +17,7 @@ KEYS = (
     ("positions.position_embedding", POSITIONS, f"{ENCODER}.embed_positions.weight"),
     ("positions.norm.gamma", SAME, f"{ENCODER}.layernorm_embedding.weight"),
     ("positions.norm.beta", SAME, f"{ENCODER}.layernorm_embedding.bias"),
-    (
-        f"{BLOCK}.attention.qkv_kernel",
-        QUERY_KEY_VALUE,
-        f"{ATTENTION}.q_proj.weight",
-        f"{ATTENTION}.k_proj.weight",
-        f"{ATTENTION}.v_proj.weight",
-    ),
-    (f"{BLOCK}.attention.query_bias", SAME, f"{ATTENTION}.q_proj.bias"),
-    (f"{BLOCK}.attention.key_bias_weight", SAME, f"{ATTENTION}.k_proj.bias"),
-    (f"{BLOCK}.attention.value_bias", SAME, f"{ATTENTION}.v_proj.bias"),
-    (f"{BLOCK}.attention.output_dense.kernel", TRANSPOSED, f"{ATTENTION}.out_proj.weight"),
-    (f"{BLOCK}.attention.output_dense.bias", SAME, f"{ATTENTION}.out_proj.bias"),
-    (f"{BLOCK}.attention_norm.gamma", SAME, f"{LAYER}.self_attn_layer_norm.weight"),
-    (f"{BLOCK}.attention_norm.beta", SAME, f"{LAYER}.self_attn_layer_norm.bias"),
-    (f"{BLOCK}.intermediate_dense.kernel", TRANSPOSED, f"{LAYER}.fc1.weight"),
-    (f"{BLOCK}.intermediate_dense.bias", SAME, f"{LAYER}.fc1.bias"),
-    (f"{BLOCK}.output_dense.kernel", TRANSPOSED, f"{LAYER}.fc2.weight"),
-    (f"{BLOCK}.output_dense.bias", SAME, f"{LAYER}.fc2.bias"),
-    (f"{BLOCK}.output_norm.gamma", SAME, f"{LAYER}.final_layer_norm.weight"),
-    (f"{BLOCK}.output_norm.beta", SAME, f"{LAYER}.final_layer_norm.bias"),
+    *block_keys(LAYER),
 )
 RATES = {"dropout": ("dropout", 0.1), "attention_dropout": ("attention_dropout", 0.1)}
 REQUIRED = {

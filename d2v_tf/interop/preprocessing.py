@@ -101,8 +101,7 @@ def save_preprocessing(layer, folder, max_length=None):
         WeightsError: for settings that theirs have no field for.
     """
     if isinstance(layer, Data2VecTextTokenizer):
-        merges = [tuple(merge.split(" ")) for merge in layer.merges]
-        TextTokenizer(dict(layer.vocabulary), merges).save(folder)
+        TextTokenizer.from_layer(layer).save(folder)
         content = {
             "tokenizer_class": "RobertaTokenizer",
             "add_prefix_space": False,

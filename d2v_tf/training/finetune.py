@@ -225,8 +225,7 @@ def print_summary(console, recipe, task, data, origin):
     rows = {
         "task": f"{recipe.task}, {type(task).__name__}, {task.count_params():,} parameters",
         "backbone": origin,
-        "data": f"{data.name}, {data.num_examples:,} examples"
-        + (f" ({recipe.label_fraction:.2%} of them)" if recipe.label_fraction < 1 else ""),
+        "data": f"{data.name}, {data.num_examples:,} examples",
         "tested on": data.eval_name,
         "labels": data.describe_labels(),
         "length": f"{recipe.steps:,} updates of {recipe.batch_size}, {epochs:,.1f} epochs",

@@ -22,7 +22,7 @@ from d2v_tf.finetuning.letters import encode_letters, letter_vocabulary
 from d2v_tf.finetuning.metrics import evaluate
 from d2v_tf.finetuning.preprocessors import Data2VecAudioClassifierPreprocessor
 from d2v_tf.finetuning.recognition import evaluate_ctc
-from d2v_tf.training.labelled_data import LabelledData, predict, split_off
+from d2v_tf.training.labelled_data import LabelledData, describe_classes, predict, split_off
 
 # Audio in a batch that is measured on, in seconds.
 EVALUATION_SECONDS = 160.0
@@ -157,9 +157,7 @@ class AudioClasses(LabelledData):
 
     def describe_labels(self):
         """str. What is told apart, for the summary."""
-        names = ", ".join(self.class_names[:10])
-        more = ", ..." if len(self.class_names) > 10 else ""
-        return f"{len(self.class_names)} classes: {names}{more}"
+        return describe_classes(self.class_names)
 
     def build_task(self, backbone):
         """A classifier on the backbone, compiled with its loss."""

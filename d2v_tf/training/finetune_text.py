@@ -13,7 +13,7 @@ from d2v_tf.data.tokenization import TextTokenizer, load_tokenizer
 from d2v_tf.finetuning.metrics import evaluate
 from d2v_tf.finetuning.text_classifier import Data2VecTextClassifier
 from d2v_tf.finetuning.text_preprocessor import Data2VecTextClassifierPreprocessor
-from d2v_tf.training.labelled_data import LabelledData, predict, split_off
+from d2v_tf.training.labelled_data import LabelledData, describe_classes, predict, split_off
 
 EVALUATION_BATCH = 64
 
@@ -58,9 +58,7 @@ class TextLabels(LabelledData):
     def describe_labels(self):
         """str. What is told apart, for the summary."""
         names = self.texts.class_names
-        if names is None:
-            return "a number"
-        return f"{len(names)} classes: {', '.join(names[:10])}" + (", ..." if names[10:] else "")
+        return "a number" if names is None else describe_classes(names)
 
     def build_task(self, backbone):
         """A classifier on the backbone, or a regression, compiled with its loss."""
@@ -161,8 +159,7 @@ def open_tokenizer(path, backbone, layer):
     if path is not None:
         tokenizer = load_tokenizer(path)
     elif layer is not None:
-        merges = [tuple(merge.split(" ")) for merge in layer.merges]
-        tokenizer = TextTokenizer(dict(layer.vocabulary), merges)
+        tokenizer = TextTokenizer.from_layer(layer)
     else:
         raise DataError(
             "data.tokenizer: the backbone came without a tokenizer. Give the folder of one, as in "

@@ -12,7 +12,7 @@ from d2v_tf.finetuning.image_classifier import Data2VecImageClassifier
 from d2v_tf.finetuning.metrics import evaluate
 from d2v_tf.finetuning.preprocessors import Data2VecImageClassifierPreprocessor
 from d2v_tf.interop.resizing import resize_backbone
-from d2v_tf.training.labelled_data import LabelledData, predict, split_off
+from d2v_tf.training.labelled_data import LabelledData, describe_classes, predict, split_off
 
 EVALUATION_BATCH = 64
 # Of values in [0, 1], where neither recipe nor backbone says.
@@ -58,9 +58,7 @@ class ImageClasses(LabelledData):
 
     def describe_labels(self):
         """str. What is told apart, for the summary."""
-        names = ", ".join(self.class_names[:10])
-        more = ", ..." if len(self.class_names) > 10 else ""
-        return f"{len(self.class_names)} classes: {names}{more}"
+        return describe_classes(self.class_names)
 
     def build_task(self, backbone):
         """A classifier on the backbone, compiled with its loss; resizes its position tables."""

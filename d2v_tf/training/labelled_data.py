@@ -46,6 +46,12 @@ class LabelledData(RunData):
         return []
 
 
+def describe_classes(names):
+    """str. How many classes there are, and what the first are called, for the summary."""
+    more = ", ..." if len(names) > 10 else ""
+    return f"{len(names)} classes: {', '.join(names[:10])}{more}"
+
+
 def split_off(source):
     """A source in two, where nothing is named to measure on: every fifth example is.
 

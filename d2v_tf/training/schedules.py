@@ -23,9 +23,13 @@ class CosineWithWarmup(keras.optimizers.schedules.LearningRateSchedule):
         step = ops.cast(step, "float32")
         warmup = (step + 1.0) / max(self.warmup_steps, 1)
         done = (step - self.warmup_steps) / max(self.steps - self.warmup_steps, 1)
-        cosine = 0.5 * (1.0 + ops.cos(3.141592653589793 * ops.clip(done, 0.0, 1.0)))
-        decayed = self.final_scale + (1.0 - self.final_scale) * cosine
+        fallen = self.fall(ops.clip(done, 0.0, 1.0))
+        decayed = self.final_scale + (1.0 - self.final_scale) * fallen
         return self.peak * ops.where(step < self.warmup_steps, warmup, decayed)
+
+    def fall(self, done):
+        """What is left of the way down, from 1 to 0, after a part `done` of the decay."""
+        return 0.5 * (1.0 + ops.cos(3.141592653589793 * done))
 
     def get_config(self):
         return {
@@ -37,30 +41,14 @@ class CosineWithWarmup(keras.optimizers.schedules.LearningRateSchedule):
 
 
 @keras.saving.register_keras_serializable(package="d2v_tf")
-class LinearWithWarmup(keras.optimizers.schedules.LearningRateSchedule):
+class LinearWithWarmup(CosineWithWarmup):
     """Linear warm-up from 0, then linear decay to a final rate; RoBERTa's for fine-tuning.
 
     Args: as `CosineWithWarmup`.
     """
 
-    def __init__(self, peak, steps, warmup_steps, final_scale=0.0):
-        self.peak, self.steps = peak, steps
-        self.warmup_steps, self.final_scale = warmup_steps, final_scale
-
-    def __call__(self, step):
-        step = ops.cast(step, "float32")
-        warmup = (step + 1.0) / max(self.warmup_steps, 1)
-        done = (step - self.warmup_steps) / max(self.steps - self.warmup_steps, 1)
-        decayed = 1.0 - (1.0 - self.final_scale) * ops.clip(done, 0.0, 1.0)
-        return self.peak * ops.where(step < self.warmup_steps, warmup, decayed)
-
-    def get_config(self):
-        return {
-            "peak": self.peak,
-            "steps": self.steps,
-            "warmup_steps": self.warmup_steps,
-            "final_scale": self.final_scale,
-        }
+    def fall(self, done):
+        return 1.0 - done
 
 
 @keras.saving.register_keras_serializable(package="d2v_tf")

@@ -12,7 +12,6 @@ from d2v_tf.data.speech_sources import open_speech_source
 from d2v_tf.data.transcribed import (
     plan_transcribed,
     recognition_dataset,
-    select,
     trainable_utterances,
     transcribed_dataset,
 )
@@ -179,7 +178,7 @@ def test_a_part_of_a_source(folder):
     write_manifest(folder / "all.tsv", [(f"wav/{i:02}.wav", "") for i in range(40)])
     source = opened(folder)
     assert set(source.problems) == {5}
-    part = select(source, np.arange(40) % 5 == 0)
+    part = source.only(np.arange(40) % 5 == 0)
     assert part.transcripts == TEXTS[::5] and set(part.problems) == {1}
     assert part.names == source.names[::5] and part.num_examples == 8
     np.testing.assert_array_equal(part.lengths, source.lengths[::5])
