@@ -61,7 +61,7 @@ class OptimizerGroup(Group):
 class ScheduleGroup(Group):
     """How the learning rate changes over the run."""
 
-    kind: Literal["cosine", "linear", "tri_stage", "constant"] = "cosine"
+    kind: Literal["cosine", "tri_stage", "constant"] = "cosine"
     warmup_steps: Duration = 0
     hold_steps: Duration = 0
     decay_steps: Duration = 0

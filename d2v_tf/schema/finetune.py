@@ -72,6 +72,7 @@ class FinetuneOptimizer(OptimizerGroup):
 class FinetuneSchedule(ScheduleGroup):
     """How the learning rate changes over the run."""
 
+    kind: Literal["cosine", "linear", "tri_stage", "constant"] = "cosine"
     warmup_steps: Updates = 0
     hold_steps: Updates = 0
     decay_steps: Updates = 0
