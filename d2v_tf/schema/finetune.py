@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
 from d2v_tf.schema.common import (
@@ -35,6 +35,7 @@ def _check_updates(value):
 
 # Updates, or a part of the run, such as "10%".
 Updates = Annotated[int | str, BeforeValidator(_check_updates)]
+Magnitude = Annotated[Number, Field(ge=0, le=10)]
 
 
 def resolve_durations(recipe, steps):
@@ -146,7 +147,7 @@ class FinetuneVisionData(Group):
     crop_ratio: tuple[AboveZero, AboveZero] = (3 / 4, 4 / 3)
     flip: bool = True
     color_jitter: Rate = 0.0
-    rand_augment: tuple[NonNegative, Fraction] | None = None
+    rand_augment: tuple[Positive, Magnitude] | None = None  # operations, and how strong
     erasing: Fraction = 0.0
     mixup: ZeroOrMore = 0.0
     cutmix: ZeroOrMore = 0.0

@@ -152,6 +152,12 @@ def test_regularization_of_the_recipe_replaces_the_backbones(start):
     assert task.backbone.drop_path_rate == 0.2
 
 
+def test_a_run_with_every_augmentation(start, tmp_path):
+    settings = ["rand_augment=[2,9]", "erasing=0.25", "mixup=0.8", "cutmix=1.0", "color_jitter=0.4"]
+    start("augmented", "steps=2", *(f"data.{setting}" for setting in settings))
+    assert all(np.isfinite(loss) for loss in losses(tmp_path / "augmented").values())
+
+
 def test_another_image_size(start):
     task, _ = start("large", "data.image_size=24", "steps=1")
     assert task.backbone.image_shape == (24, 24, 3)
