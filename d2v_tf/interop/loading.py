@@ -134,6 +134,7 @@ def _resized(name, backbone, image_shape):
         raise WeightsError(f"{name}: {error}") from None
 
 
+@without_drawing()
 def load_task(path, dtype=None, verbose=True):
     """Reads a model with its head: a classifier, or a CTC model.
 

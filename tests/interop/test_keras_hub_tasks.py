@@ -223,3 +223,48 @@ def test_a_preset_without_settings_is_refused_by_name(tmp_path):
     backbone.save_to_preset(str(tmp_path))
     with pytest.raises((FileNotFoundError, ValueError), match="image_converter.json"):
         keras_hub.models.ImageClassifierPreprocessor.from_preset(str(tmp_path))
+
+
+def own_cases():
+    return {
+        "image": (
+            keras_hub.models.ImageClassifier,
+            "vision_per_block",
+            {},
+            image_converter,
+            IMAGES,
+        ),
+        "text": (
+            keras_hub.models.TextClassifier,
+            "text",
+            {"vocabulary_size": 280},
+            tokenizer,
+            TEXTS,
+        ),
+        "audio": (
+            d2v_tf.Data2VecAudioClassifier,
+            "speech",
+            {},
+            d2v_tf.Data2VecAudioConverter,
+            WAVEFORMS,
+        ),
+    }
+
+
+@pytest.mark.parametrize("name", ["image", "text", "audio"])
+def test_our_classifiers_need_no_more_than_a_preset(name, tmp_path):
+    """KerasHub's base class finds them by the backbone; raw data goes in."""
+    base, backbone, changes, layer, x = own_cases()[name]
+    preset = save(make_backbone(backbone, **changes), layer(), tmp_path / "backbone")
+    task = base.from_preset(preset, num_classes=3)
+    assert type(task) is getattr(d2v_tf, f"Data2Vec{name.title()}Classifier")
+    assert type(task.preprocessor) is type(task).preprocessor_cls
+    after = fit_a_step(task, x)
+    task.save_to_preset(str(tmp_path / "task"))
+    for again in (
+        base.from_preset(str(tmp_path / "task")),
+        d2v_tf.load_task(tmp_path / "task", verbose=False),
+    ):
+        assert type(again) is type(task)
+        np.testing.assert_allclose(again.predict(x, verbose=0), after, atol=1e-5)
+    assert base.from_preset(str(tmp_path / "task"), num_classes=5).output_shape == (None, 5)
