@@ -12,7 +12,8 @@ flags.DEFINE_string(
     None,
     "What to read: a preset folder, a finished run's folder, a local Hugging Face folder of type "
     "data2vec-vision, data2vec-audio or data2vec-text, or a file of fairseq's data2vec audio or "
-    "text (.pt) or BEiT's data2vec vision (.pth). A head and a teacher are named and left out.",
+    "text (.pt) or BEiT's data2vec vision (.pth). A folder's head comes along; what else is in a "
+    "file, such as a teacher, is named and left out.",
     required=True,
 )
 flags.DEFINE_string("to", None, "Folder for what is written; new or empty.", required=True)

@@ -3,16 +3,21 @@
 import os
 import warnings
 
+import keras_hub
+
+from d2v_tf.backbones.text import Data2VecTextBackbone
 from d2v_tf.interop.huggingface import save_huggingface
 from d2v_tf.interop.key_map import WeightsError
-from d2v_tf.interop.loading import load_with_report
+from d2v_tf.interop.loading import has_head, load_task_with_report, load_with_report
 from d2v_tf.interop.preprocessing import load_preprocessing
 
 FORMATS = ("preset", "huggingface")
 
 
 def convert(source, target, target_format="preset", image_size=None, say=print):
-    """Reads what `d2v_tf.load_backbone` reads and writes it as a preset or a Hugging Face folder.
+    """Reads a model or a backbone and writes it as a preset or a Hugging Face folder.
+
+    What `d2v_tf.load_task` reads is converted with its head, anything else is a backbone.
 
     Args:
         source: str. A folder or a file.
@@ -29,23 +34,37 @@ def convert(source, target, target_format="preset", image_size=None, say=print):
     if os.path.exists(target) and (not os.path.isdir(target) or os.listdir(target)):
         raise WeightsError(f"--to: {target} exists and is no empty folder. Give a new one.")
     image_shape = None if image_size is None else (image_size, image_size)
-    backbone, report = load_with_report(source, image_shape=image_shape)
+    load = load_task_with_report if has_head(source) else load_with_report
+    model, report = load(source, image_shape=image_shape)
     say(report.summary())
     for key in (*report.unused, *report.pretraining):
-        say(f"not the backbone's, not converted: {key}")
+        say(f"not the model's, not converted: {key}")
     preprocessing = load_preprocessing(source, image_shape=image_shape)
     if target_format == "preset":
-        backbone.save_to_preset(target)
-        if preprocessing is not None:
-            preprocessing.save_to_preset(target)
+        _save_preset(model, target, preprocessing)
     else:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("ignore")
             warnings.simplefilter("always", UserWarning)  # ours
-            save_huggingface(backbone, target, preprocessing)
+            save_huggingface(model, target, preprocessing)
         for warning in caught:
             say(f"warning: {warning.message}")
     with_it = "without preprocessing, as the source has none"
     if preprocessing is not None:
         with_it = f"with its {type(preprocessing).__name__}"
-    say(f"{target}: {type(backbone).__name__} as {target_format}, {with_it}")
+    say(f"{target}: {type(model).__name__} as {target_format}, {with_it}")
+
+
+def _save_preset(model, folder, preprocessing):
+    """Writes a backbone with the preprocessing beside it, or a task with a preprocessor in it."""
+    if isinstance(model, keras_hub.models.Task):
+        if model.preprocessor is None and preprocessing is not None:
+            options = {}
+            if isinstance(model.backbone, Data2VecTextBackbone):
+                options["sequence_length"] = model.backbone.max_sequence_length
+            model.preprocessor = model.preprocessor_cls(preprocessing, **options)
+        model.save_to_preset(folder)
+        return
+    model.save_to_preset(folder)
+    if preprocessing is not None:
+        preprocessing.save_to_preset(folder)

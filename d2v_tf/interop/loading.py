@@ -8,7 +8,7 @@ import keras
 
 from d2v_tf.backbones.backbone import Data2VecBackbone
 from d2v_tf.backbones.initializers import without_drawing
-from d2v_tf.interop.heads import HEADS
+from d2v_tf.interop.heads import HEADS, head_weights
 from d2v_tf.interop.huggingface import MODELS, load_huggingface, load_huggingface_task
 from d2v_tf.interop.json_files import READABLE, find_folder, read_json
 from d2v_tf.interop.key_map import LoadReport, WeightsError
@@ -134,14 +134,14 @@ def _resized(name, backbone, image_shape):
         raise WeightsError(f"{name}: {error}") from None
 
 
-@without_drawing()
-def load_task(path, dtype=None, verbose=True):
+def load_task(path, image_shape=None, dtype=None, verbose=True):
     """Reads a model with its head: a classifier, or a CTC model.
 
     Args:
         path: str. A fine-tuning run's folder or its preset, or a local Hugging Face folder of a
             `Data2VecVisionForImageClassification`, `Data2VecAudioForSequenceClassification`,
             `Data2VecAudioForCTC` or `Data2VecTextForSequenceClassification`.
+        image_shape: as for `load_backbone`.
         dtype: optional dtype policy or its name, of the backbone.
         verbose: bool. Whether to print what the path was seen to be.
 
@@ -158,12 +158,7 @@ def load_task(path, dtype=None, verbose=True):
     classifier.class_names[classifier.predict(images)[0].argmax()]
     ```
     """
-    folder = find_folder(path)
-    config = read_json(os.path.join(folder, "config.json"))
-    if "model_type" in config:
-        task, report = load_huggingface_task(folder, dtype=dtype)
-    else:
-        task, report = _load_task_preset(folder, dtype)
+    task, report = load_task_with_report(path, image_shape=image_shape, dtype=dtype)
     if verbose:
         print(report.summary())
     if report.unused:
@@ -173,6 +168,46 @@ def load_task(path, dtype=None, verbose=True):
             stacklevel=2,
         )
     return task
+
+
+@without_drawing()
+def load_task_with_report(path, image_shape=None, dtype=None):
+    """As `load_task`, without a word.
+
+    Returns:
+        (task, `LoadReport`).
+    """
+    folder = find_folder(path)
+    config = read_json(os.path.join(folder, "config.json"))
+    if "model_type" in config:
+        task, report = load_huggingface_task(folder, dtype=dtype)
+    else:
+        task, report = _load_task_preset(folder, dtype)
+    backbone = _resized(folder, task.backbone, image_shape)
+    if backbone is not task.backbone:
+        parts = {"backbone": backbone, "preprocessor": None}
+        resized = type(task)(**{**_own_config(task), **parts})
+        for source, target in zip(head_weights(task), head_weights(resized), strict=True):
+            target.assign(source)
+        task = resized
+    return task, report
+
+
+def has_head(path):
+    """Whether a path is a folder that `load_task` reads, or would if all in it fits."""
+    if os.path.isfile(path):
+        return False
+    folder = find_folder(path)
+    config = read_json(os.path.join(folder, "config.json"))
+    if "model_type" in config:
+        return (config.get("architectures") or [None])[0] in HEADS
+    return os.path.isfile(os.path.join(folder, "task.json"))
+
+
+def _own_config(task):
+    """The arguments of a task, but for its parts."""
+    config = task.get_config()
+    return {key: config[key] for key in config if key not in ("backbone", "preprocessor", "dtype")}
 
 
 def _load_task_preset(folder, dtype):

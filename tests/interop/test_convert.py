@@ -12,6 +12,7 @@ import d2v_tf
 from d2v_tf.data.tokenization import train_tokenizer
 from d2v_tf.interop.convert import convert
 from d2v_tf.interop.key_map import WeightsError
+from d2v_tf.interop.loading import load_with_report
 from tests.interop.tiny import assert_same_backbone, make_backbone
 
 TOOL = Path(__file__).resolve().parents[2] / "tools" / "convert.py"
@@ -57,6 +58,50 @@ def test_another_image_size(tmp_path):
     convert(str(tmp_path / "small"), str(tmp_path / "large"), image_size=24, say=lambda line: None)
     assert d2v_tf.load_backbone(tmp_path / "large").image_shape == (24, 24, 1)
     assert d2v_tf.load_preprocessing(tmp_path / "large").image_size == (24, 24)
+
+
+def make_task(name):
+    if name == "text":
+        backbone = make_backbone("text", vocabulary_size=270)
+        return d2v_tf.Data2VecTextClassifier(backbone, 2, class_names=["no", "yes"])
+    if name.startswith("vision"):
+        return d2v_tf.Data2VecImageClassifier(make_backbone(name, final_norm=False), 3)
+    return d2v_tf.Data2VecSpeechCTC(make_backbone(name), ["<pad>", "|", "A", "B"])
+
+
+@pytest.mark.parametrize("name", ["vision_per_block", "speech", "text"])
+def test_a_head_comes_along_both_ways(name, tmp_path):
+    task = make_task(name)
+    d2v_tf.save_huggingface(task, tmp_path / "theirs", preprocessing_for(name))
+    lines = []
+    convert(str(tmp_path / "theirs"), str(tmp_path / "preset"), say=lines.append)
+    assert f": {type(task).__name__} as preset, with its " in lines[-1]
+    convert(str(tmp_path / "preset"), str(tmp_path / "again"), "huggingface", say=lambda line: None)
+    for folder in ("preset", "again"):
+        read = d2v_tf.load_task(tmp_path / folder, verbose=False)
+        assert type(read) is type(task)
+        for ours, expected in zip(read.weights, task.weights, strict=True):
+            np.testing.assert_array_equal(ours, expected)
+        layer = d2v_tf.load_preprocessing(tmp_path / folder)
+        assert type(layer) is type(preprocessing_for(name))
+    raw = {
+        "vision_per_block": np.full((1, 20, 30, 3), 9, "uint8"),
+        "speech": np.ones((1, 600), "float32"),
+        "text": np.array(["a rose"]),
+    }[name]
+    preset = d2v_tf.load_task(tmp_path / "preset", verbose=False)
+    assert np.isfinite(preset.predict(raw, verbose=0)).all()  # by its preprocessor
+
+
+def test_a_classifier_for_another_image_size(tmp_path):
+    task = make_task("vision_per_block")
+    d2v_tf.save_huggingface(task, tmp_path / "small")
+    convert(str(tmp_path / "small"), str(tmp_path / "large"), image_size=24, say=lambda line: None)
+    large = d2v_tf.load_task(tmp_path / "large", verbose=False)
+    assert large.backbone.image_shape[:2] == (24, 24)
+    np.testing.assert_array_equal(large.output_dense.kernel, task.output_dense.kernel)
+    backbone, _ = load_with_report(str(tmp_path / "small"), image_shape=(24, 24))
+    assert_same_backbone(large.backbone, backbone)
 
 
 def test_it_names_what_it_leaves_out_and_overwrites_nothing(tmp_path):
