@@ -17,7 +17,7 @@ from d2v_tf.errors import UserError
 from d2v_tf.finetuning.optimizer import LayerwiseAdamW, lr_scales
 from d2v_tf.interop.loading import load_with_report
 from d2v_tf.interop.preprocessing import load_preprocessing
-from d2v_tf.schema.finetune import resolve_durations
+from d2v_tf.schema.finetune import Freeze, resolve_durations
 from d2v_tf.training.checkpoints import Checkpointer, Checkpoints
 from d2v_tf.training.evaluations import Evaluations
 from d2v_tf.training.interrupt import StopOnRequest
@@ -60,6 +60,8 @@ def finetune(recipe, workdir, console=None):
     def warn(line):
         console.print(f"[yellow]warning:[/] {escape(line)}")
 
+    if recipe.init == "scratch":  # random weights have to learn, all of them
+        recipe = recipe.model_copy(update={"freeze": Freeze()})
     with open_workdir(workdir, recipe) as recipe:
         keras.utils.set_random_seed(recipe.seed)
         backbone, preprocessing, origin = open_backbone(recipe)
