@@ -114,7 +114,11 @@ class FinetuneRecipe(Group):
     def problems(self):
         """Pairs (key, what is wrong) of values that do not fit each other."""
         if (self.steps is None) == (self.epochs is None):
-            yield "steps", f"{self.steps} with epochs {self.epochs}: give one of the two"
+            yield (
+                "steps",
+                f"{self.steps} with epochs {self.epochs}: give one of the two, and null for the "
+                "other (--set epochs=null)",
+            )
         if self.schedule.kind == "tri_stage" and self.schedule.final_scale == 0:
             yield "schedule.final_scale", "0.0 is not above 0, which an exponential decay needs"
 
