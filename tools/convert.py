@@ -24,6 +24,7 @@ flags.DEFINE_integer(
     "Vision: resize the position tables for square images of so many pixels a side.",
     lower_bound=1,
 )
+flags.DEFINE_bool("head", True, "Whether a head comes along; --nohead leaves it out.")
 
 
 def main(argv):
@@ -35,7 +36,7 @@ def main(argv):
     from d2v_tf.interop.convert import convert
 
     try:
-        convert(FLAGS["from"].value, FLAGS.to, FLAGS.format, FLAGS.image_size)
+        convert(FLAGS["from"].value, FLAGS.to, FLAGS.format, FLAGS.image_size, FLAGS.head)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)

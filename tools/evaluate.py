@@ -1,11 +1,13 @@
 """Measures and uses models: python tools/evaluate.py --help.
 
 python tools/evaluate.py --model=runs/x --data=folder:photos/test --out=report
+python tools/evaluate.py --model=runs/rte --task=glue:RTE --data=folder:glue
 python tools/evaluate.py --model=runs/x --predict a.jpg b.jpg
 python tools/evaluate.py --model=runs/x --data=folder:photos --features=photos.npz
 python tools/evaluate.py --model=runs/x --probe --train_data=folder:train --data=folder:test
 """
 
+import dataclasses
 import json
 import os
 import sys
@@ -31,7 +33,11 @@ flags.DEFINE_string("label", None, "Which of several kinds of labels of recordin
 flags.DEFINE_string(
     "columns",
     None,
-    "Of a table of texts, if it is not sentence,label: SENTENCE,LABEL or FIRST,SECOND,LABEL.",
+    "Of a table of texts, if it is not sentence,label: SENTENCE,LABEL or FIRST,SECOND,LABEL; "
+    "numbers from 0 where its first line is no line of names.",
+)
+flags.DEFINE_string(
+    "task", None, "glue:NAME: measure on this task of GLUE, by its own metrics; --data=folder:GLUE."
 )
 flags.DEFINE_bool("predict", False, "Say what the model says about each example.")
 flags.DEFINE_string("features", None, "A .npz file for the features of each example.")
@@ -98,7 +104,13 @@ def evaluate(files):
         "max_bad": FLAGS.max_bad,
         "warn": lambda line: console.print(f"warning: {line}", markup=False),
     }
-    sources = [open_source(backbone, spec) for spec in files or [FLAGS.data]]
+    if FLAGS.task:
+        if files or not needs_head or FLAGS.predict:
+            raise UserError("--task is for measuring: with --model and --data alone.")
+        examples, options["metrics"] = open_glue(FLAGS.task)
+        measure(model, preprocessing, [examples], options, console)
+        return
+    sources = [open_source(model, backbone, spec) for spec in files or [FLAGS.data]]
     if FLAGS.features:
         save_features(backbone, preprocessing, sources, options, console)
     elif FLAGS.probe:
@@ -109,7 +121,17 @@ def evaluate(files):
         measure(model, preprocessing, sources, options, console)
 
 
-def open_source(backbone, spec):
+def open_glue(task):
+    from d2v_tf.errors import UserError
+    from d2v_tf.evaluation.examples import open_glue_examples
+
+    kind, _, name = task.partition(":")
+    if kind != "glue" or not name:
+        raise UserError(f"--task={task}: give glue:NAME, such as glue:RTE.")
+    return open_glue_examples(name, FLAGS.data)
+
+
+def open_source(model, backbone, spec):
     from d2v_tf.data.labelled_sources import Columns
     from d2v_tf.errors import UserError
     from d2v_tf.evaluation.examples import open_examples
@@ -121,7 +143,10 @@ def open_source(backbone, spec):
             raise UserError(
                 f"--columns={FLAGS.columns}: give SENTENCE,LABEL or FIRST,SECOND,LABEL."
             )
+        names = [int(name) if name.isdigit() else name for name in names]
         columns = Columns(names[0], names[1] if len(names) == 3 else None, names[-1])
+    if getattr(model, "num_classes", None) == 1 and not getattr(model, "multi_label", False):
+        columns = dataclasses.replace(columns or Columns(), regression=True)
     return open_examples(backbone, spec, label=FLAGS.label, columns=columns)
 
 
@@ -230,7 +255,7 @@ def save_features(backbone, preprocessing, sources, options, console):
 def probe(backbone, preprocessing, sources, options, console):
     from d2v_tf.evaluation.features import probe_backbone
 
-    train = open_source(backbone, FLAGS.train_data)
+    train = open_source(backbone, backbone, FLAGS.train_data)
     scores = probe_backbone(backbone, preprocessing, train, sources[0], **options)
     if FLAGS.json:
         print(json.dumps(scores))

@@ -70,7 +70,8 @@ def finetune():
     modality = FLAGS.modality or modality_of_backbone(FLAGS.init, task)
     name = f"{modality}_ctc_tiny" if task == "ctc" else f"{modality}_tiny"
     config = FLAGS.config or str(CONFIGS / f"{name}.yaml")
-    start = os.path.basename(os.path.normpath(FLAGS.init))
+    start = Path(FLAGS.init).absolute()
+    start = start.parent.name if start.name == "preset" else start.name
     workdir = FLAGS.workdir or os.path.join(
         "runs", f"{FLAGS.task.replace(':', '_')}_{Path(config).stem}_{start}"
     )

@@ -10,6 +10,7 @@ import tensorflow as tf
 from d2v_tf.backbones.speech import Data2VecSpeechBackbone
 from d2v_tf.backbones.vision import Data2VecVisionBackbone
 from d2v_tf.data.audio_files import AudioError, read_audio
+from d2v_tf.data.glue import glue_task, open_glue
 from d2v_tf.data.labelled_sources import Columns, open_labelled
 from d2v_tf.data.labels import labels_of
 from d2v_tf.data.reading import DataError, first_line
@@ -69,6 +70,26 @@ def open_examples(backbone, spec, label=None, columns=None, tfds_dir=None):
             _open_audio_file(spec) if os.path.isfile(spec) else _open_audio(spec, label, tfds_dir)
         )
     return _open_texts(spec, columns, tfds_dir)
+
+
+def open_glue_examples(name, spec, split=None, tfds_dir=None):
+    """Opens what a task of GLUE is measured on.
+
+    Args:
+        name: str, of `glue_task`.
+        spec: str. Where GLUE's folders are, as for training: `folder:PATH` or `tfds:glue`.
+        split: optional str. Defaults to the task's first one for evaluation.
+        tfds_dir: optional str.
+
+    Returns:
+        (`Examples`, tuple of the names of the task's metrics).
+
+    Raises:
+        DataError: for another task, or files that are not there.
+    """
+    task = glue_task(name)
+    split = split or next(iter(task.evaluation_splits))
+    return _texts(open_glue(name, spec, split, tfds_dir=tfds_dir)), task.metrics
 
 
 def number_classes(examples, class_names):
@@ -164,7 +185,10 @@ def _read(function, what):
 
 
 def _open_texts(spec, columns, tfds_dir):
-    source = open_labelled(spec, columns or Columns(), tfds_dir=tfds_dir)
+    return _texts(open_labelled(spec, columns or Columns(), tfds_dir=tfds_dir))
+
+
+def _texts(source):
     second = source.second_sentences
 
     def read(index):

@@ -38,7 +38,9 @@ class Measurement:
     class_names: tuple[str, ...] | None = None
 
 
-def measure(task, preprocessing, examples, num_worst=10, decode=None, seed=0, **options):
+def measure(
+    task, preprocessing, examples, num_worst=10, decode=None, metrics=None, seed=0, **options
+):
     """Measures a task on labelled or transcribed examples.
 
     Args:
@@ -47,6 +49,7 @@ def measure(task, preprocessing, examples, num_worst=10, decode=None, seed=0, **
         examples: `Examples`.
         num_worst: int. How many of the worst examples are named.
         decode: optional decoder of a CTC model; greedy by default.
+        metrics: optional tuple of names in `METRICS`; what the kind of task asks for by default.
         seed: int, of the bootstrap.
         **options: of `run_examples`.
 
@@ -67,6 +70,11 @@ def measure(task, preprocessing, examples, num_worst=10, decode=None, seed=0, **
     indices, logits = indices[labelled], np.stack(logits)[labelled].astype("float32")
     labels = labels[indices]
     if task.num_classes == 1 and not getattr(task, "multi_label", False):
+        if examples.class_names is not None:
+            raise DataError(
+                f"data: {examples.name} has classes, and the model gives a number. Name a table "
+                "whose labels are numbers."
+            )
         names, labels = ("pearson", "spearman"), labels.astype("float32")[:, None]
         losses = np.square(logits - labels)[:, 0]
         said = [f"{value:.3g}" for value in logits[:, 0]]
@@ -82,6 +90,7 @@ def measure(task, preprocessing, examples, num_worst=10, decode=None, seed=0, **
         losses = np.logaddexp.reduce(logits, axis=1) - logits[np.arange(len(labels)), labels]
         said = [class_names[i] for i in logits.argmax(axis=1)]
         true = [class_names[i] for i in labels]
+    names = metrics or names
     found = evaluate(names, logits, labels, task.class_names)
     is_classes = labels.ndim == 1
     return Measurement(

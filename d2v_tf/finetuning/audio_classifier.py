@@ -5,6 +5,12 @@ import keras_hub
 
 from d2v_tf.backbones.speech import Data2VecSpeechBackbone
 from d2v_tf.finetuning.classes import check_class_names, default_compile_arguments
+from d2v_tf.finetuning.feature_masks import (
+    ChannelMask,
+    TimeMask,
+    check_masks,
+    masked_hidden_states,
+)
 from d2v_tf.finetuning.pooling import FrameMean
 from d2v_tf.finetuning.preprocessors import Data2VecAudioClassifierPreprocessor
 
@@ -26,11 +32,13 @@ class Data2VecAudioClassifier(keras_hub.models.Task):
             class has a sigmoid of its own then.
         projection_dim: optional int. Width of a linear layer before the mean.
         dropout: float. Rate before the last linear layer.
+        time_mask_ratio, time_mask_length, channel_mask_ratio, channel_mask_length: spans of frames
+            and of channels that are hidden in training, as of `Data2VecSpeechCTC`; none by default.
 
     Input: what the backbone takes. Output: logits `[B, C]`, float32.
 
     Raises:
-        ValueError: for names that are not one a class.
+        ValueError: for names that are not one a class, or a mask's ratio outside [0, 1).
 
     Example:
     ```python
@@ -52,14 +60,26 @@ class Data2VecAudioClassifier(keras_hub.models.Task):
         multi_label=False,
         projection_dim=None,
         dropout=0.0,
+        time_mask_ratio=0.0,
+        time_mask_length=10,
+        channel_mask_ratio=0.0,
+        channel_mask_length=64,
         **kwargs,
     ):
         class_names = check_class_names(class_names, num_classes)
+        check_masks(
+            time=(time_mask_ratio, time_mask_length),
+            channel=(channel_mask_ratio, channel_mask_length),
+        )
         policy = backbone.dtype_policy
 
         # === Layers ===
         self.backbone = backbone
         self.preprocessor = preprocessor
+        self.time_mask = TimeMask(time_mask_ratio, time_mask_length, name="time_mask")
+        self.channel_mask = ChannelMask(
+            channel_mask_ratio, channel_mask_length, dtype=policy, name="channel_mask"
+        )
         self.projection = None
         if projection_dim is not None:
             self.projection = keras.layers.Dense(projection_dim, dtype=policy, name="projection")
@@ -75,11 +95,14 @@ class Data2VecAudioClassifier(keras_hub.models.Task):
         self.multi_label = multi_label
         self.projection_dim = projection_dim
         self.dropout = dropout
+        self.time_mask_ratio = time_mask_ratio
+        self.time_mask_length = time_mask_length
+        self.channel_mask_ratio = channel_mask_ratio
+        self.channel_mask_length = channel_mask_length
 
         # === Functional model ===
-        backbone.mask_token.trainable = False  # nothing is masked, so it would get no gradient
         inputs = backbone.input
-        x = backbone(inputs)  # [B, T, D]
+        x = masked_hidden_states(backbone, inputs, self.time_mask, self.channel_mask)  # [B, T, D]
         if self.projection is not None:
             x = self.projection(x)
         x = self.pooler(x, inputs["padding_mask"])  # [B, D]
@@ -107,4 +130,8 @@ class Data2VecAudioClassifier(keras_hub.models.Task):
             "multi_label": self.multi_label,
             "projection_dim": self.projection_dim,
             "dropout": self.dropout,
+            "time_mask_ratio": self.time_mask_ratio,
+            "time_mask_length": self.time_mask_length,
+            "channel_mask_ratio": self.channel_mask_ratio,
+            "channel_mask_length": self.channel_mask_length,
         }

@@ -6,7 +6,12 @@ from keras import ops
 
 from d2v_tf.backbones.speech import Data2VecSpeechBackbone
 from d2v_tf.finetuning.ctc_loss import ctc_loss, frames_needed
-from d2v_tf.finetuning.feature_masks import ChannelMask, TimeMask
+from d2v_tf.finetuning.feature_masks import (
+    ChannelMask,
+    TimeMask,
+    check_masks,
+    masked_hidden_states,
+)
 from d2v_tf.finetuning.preprocessors import Data2VecAudioClassifierPreprocessor
 
 
@@ -83,15 +88,10 @@ class Data2VecSpeechCTC(keras_hub.models.Task):
                 "vocabulary must have the blank and at least one letter, each once. "
                 f"Received: {vocabulary}"
             )
-        for name, ratio, length in (
-            ("time", time_mask_ratio, time_mask_length),
-            ("channel", channel_mask_ratio, channel_mask_length),
-        ):
-            if not 0 <= ratio < 1 or length < 1:
-                raise ValueError(
-                    f"{name}_mask_ratio must be at least 0 and below 1, and {name}_mask_length at "
-                    f"least 1. Received: {ratio} and {length}"
-                )
+        check_masks(
+            time=(time_mask_ratio, time_mask_length),
+            channel=(channel_mask_ratio, channel_mask_length),
+        )
 
         # === Layers ===
         self.backbone = backbone
@@ -114,18 +114,9 @@ class Data2VecSpeechCTC(keras_hub.models.Task):
             name="head",
         )
 
-        if not time_mask_ratio:
-            backbone.mask_token.trainable = False  # it would get no gradient
-
         # === Functional model ===
         inputs = backbone.input
-        embedded = backbone.frontend(inputs)
-        features, padding_mask = embedded["features"], embedded["padding_mask"]
-        features = backbone.mask_token(features, self.time_mask(features, padding_mask))
-        features = self.channel_mask(features)
-        hidden = backbone.encoder(backbone.positions(features, padding_mask), padding_mask)
-        if backbone.final_norm is not None:
-            hidden = backbone.final_norm(hidden)
+        hidden = masked_hidden_states(backbone, inputs, self.time_mask, self.channel_mask)
         logits = self.head(self.output_dropout(hidden))
         super().__init__(inputs=inputs, outputs=logits, dtype=dtype, **kwargs)
 

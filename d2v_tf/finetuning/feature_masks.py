@@ -41,6 +41,42 @@ def random_spans(seed, lengths, size, ratio, span_length, min_spans):
     return ops.logical_and(begun > ended, places < lengths[:, None])
 
 
+def check_masks(**masks):
+    """Refuses what is no mask.
+
+    Args:
+        **masks: kind -> (ratio, length).
+
+    Raises:
+        ValueError: for a ratio that is not in [0, 1), or a length below 1.
+    """
+    for kind, (ratio, length) in masks.items():
+        if not 0 <= ratio < 1 or length < 1:
+            raise ValueError(
+                f"{kind}_mask_ratio must be at least 0 and below 1, and {kind}_mask_length at "
+                f"least 1. Received: {ratio} and {length}"
+            )
+
+
+def masked_hidden_states(backbone, inputs, time_mask, channel_mask):
+    """A speech backbone's last hidden states `[B, T, D]`, with masks on its features in training.
+
+    Args:
+        backbone: `Data2VecSpeechBackbone`. Its mask token is trained only if frames are hidden.
+        inputs: the backbone's symbolic inputs.
+        time_mask: `TimeMask`.
+        channel_mask: `ChannelMask`.
+    """
+    if not time_mask.ratio:
+        backbone.mask_token.trainable = False  # it would get no gradient
+    embedded = backbone.frontend(inputs)
+    features, padding_mask = embedded["features"], embedded["padding_mask"]
+    features = backbone.mask_token(features, time_mask(features, padding_mask))
+    features = channel_mask(features)
+    hidden = backbone.encoder(backbone.positions(features, padding_mask), padding_mask)
+    return hidden if backbone.final_norm is None else backbone.final_norm(hidden)
+
+
 class TimeMask(keras.layers.Layer):
     """Which frames are hidden in training: spans, drawn anew at every call.
 

@@ -221,7 +221,8 @@ def bootstrap_interval(metric, scores, labels, level=0.95, draws=1000, seed=0):
     """Where a metric would lie on other examples of the same kind: a percentile bootstrap.
 
     The examples are drawn anew, with replacement, and measured each time; the interval holds the
-    middle `level` of the results. It knows nothing of other seeds of the training.
+    middle `level` of the results. A draw in which no example has a tag is left out. It knows
+    nothing of other seeds of the training.
 
     Args:
         metric: function of (scores, labels), or its name in `METRICS`.
@@ -240,6 +241,8 @@ def bootstrap_interval(metric, scores, labels, level=0.95, draws=1000, seed=0):
     found = []
     for _ in range(draws):
         chosen = rng.integers(0, number, number)
+        if labels.ndim == 2 and labels.shape[1] > 1 and not labels[chosen].any():
+            continue
         found.append(metric(scores[chosen], labels[chosen]))
     low, high = np.quantile(found, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)

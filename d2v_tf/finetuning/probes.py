@@ -6,6 +6,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import StandardScaler, normalize
 
+from d2v_tf.data.reading import DataError
+
 
 def mean_pooled_features(backbone, dataset):
     """The mean of a backbone's last hidden states over the real positions, without prefix tokens.
@@ -111,7 +113,15 @@ def linear_probe_accuracy(train, test, strengths=(0.001, 0.01, 0.1)):
 
     Returns:
         float in [0, 1].
+
+    Raises:
+        DataError: for too few examples to learn from.
     """
+    if len(np.unique(train[1][np.arange(len(train[1])) % 5 != 4])) < 2:
+        raise DataError(
+            f"A linear probe needs examples of two classes or more among four fifths of the "
+            f"{len(train[1])} that it learns from. Name more --train_data."
+        )
     scaler = StandardScaler().fit(train[0])
     features, labels = scaler.transform(train[0]), train[1]
     held_out = np.arange(len(labels)) % 5 == 4

@@ -14,7 +14,7 @@ from d2v_tf.interop.preprocessing import load_preprocessing
 FORMATS = ("preset", "huggingface")
 
 
-def convert(source, target, target_format="preset", image_size=None, say=print):
+def convert(source, target, target_format="preset", image_size=None, head=True, say=print):
     """Reads a model or a backbone and writes it as a preset or a Hugging Face folder.
 
     What `d2v_tf.load_task` reads is converted with its head, anything else is a backbone.
@@ -24,6 +24,7 @@ def convert(source, target, target_format="preset", image_size=None, say=print):
         target: str. A folder, which must be new or empty.
         target_format: `"preset"` or `"huggingface"`.
         image_size: optional int. Side of the images of a vision backbone, where it is to change.
+        head: bool. Whether a head comes along, where there is one.
         say: callable(str). Gets a line for everything that happened.
 
     Raises:
@@ -34,7 +35,7 @@ def convert(source, target, target_format="preset", image_size=None, say=print):
     if os.path.exists(target) and (not os.path.isdir(target) or os.listdir(target)):
         raise WeightsError(f"--to: {target} exists and is no empty folder. Give a new one.")
     image_shape = None if image_size is None else (image_size, image_size)
-    load = load_task_with_report if has_head(source) else load_with_report
+    load = load_task_with_report if head and has_head(source) else load_with_report
     model, report = load(source, image_shape=image_shape)
     say(report.summary())
     for key in (*report.unused, *report.pretraining):

@@ -99,7 +99,8 @@ def read_num_heads(fields, field, hidden_dim, name):
         WeightsError: where the file does not say and none can be assumed.
     """
     if field in fields:
-        if not is_like(fields[field], 12) or hidden_dim % max(fields[field], 1):
+        heads = fields[field]
+        if not is_like(heads, 12) or heads < 1 or hidden_dim % heads:
             raise WeightsError(
                 f"{name}: in its configuration, {field} is {fields[field]!r}; a divisor of "
                 f"{hidden_dim}, the width, is needed."

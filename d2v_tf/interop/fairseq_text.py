@@ -19,6 +19,11 @@ KEYS = (
     ("positions.norm.beta", SAME, f"{ENCODER}.layernorm_embedding.bias"),
     *block_keys(LAYER),
 )
+# What older files call it, as patterns: the same model was a decoder, and its norm went after it.
+RENAMED = (
+    (r"(^|\.)decoder\.(?=sentence_encoder\.|_ema\.|lm_head\.|regression_head\.)", r"\1encoder."),
+    (r"\.emb_layer_norm\.", ".layernorm_embedding."),
+)
 RATES = {"dropout": ("dropout", 0.1), "attention_dropout": ("attention_dropout", 0.1)}
 REQUIRED = {
     "activation_fn": ("gelu",),  # the exact one

@@ -7,13 +7,16 @@ from collections.abc import Callable
 from d2v_tf.finetuning.audio_classifier import Data2VecAudioClassifier
 from d2v_tf.finetuning.ctc import Data2VecSpeechCTC
 from d2v_tf.finetuning.image_classifier import Data2VecImageClassifier
-from d2v_tf.finetuning.letters import BLANK, UNKNOWN, WORD_END
+from d2v_tf.finetuning.letters import UNKNOWN, WORD_END
 from d2v_tf.finetuning.text_classifier import Data2VecTextClassifier
 from d2v_tf.interop.json_files import read_json
 from d2v_tf.interop.layouts import SAME, TRANSPOSED
 
 MULTI_LABEL = "multi_label_classification"
+SINGLE_LABEL = "single_label_classification"
 REGRESSION = "regression"
+# Fields of a CTC tokenizer's settings, with the values that `letters` has.
+LETTERS_REQUIRED = {"unk_token": UNKNOWN, "word_delimiter_token": WORD_END}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,7 +80,7 @@ def _classes(config):
 
 def _class_fields(task, architecture, multi_label=False):
     names = task.class_names or [f"LABEL_{i}" for i in range(task.num_classes)]
-    kind = MULTI_LABEL if multi_label else "single_label_classification"
+    kind = MULTI_LABEL if multi_label else SINGLE_LABEL
     return {
         "architectures": [architecture],
         "id2label": {str(i): name for i, name in enumerate(names)},
@@ -86,18 +89,24 @@ def _class_fields(task, architecture, multi_label=False):
     }
 
 
-def _refuse_multi_label(config):
-    if config.get("problem_type") == MULTI_LABEL:
+def _check_problem(config, num_classes, multi_label=False):
+    """Refuses a loss that the task would not be compiled with; `None` is decided by the classes."""
+    kind = config.get("problem_type")
+    kinds = (REGRESSION,) if num_classes == 1 else (SINGLE_LABEL,)
+    if multi_label:
+        kinds = (*kinds, MULTI_LABEL)
+    if kind is not None and kind not in kinds:
         raise ValueError(
-            f"problem_type is {MULTI_LABEL!r}, which is supported for audio only. Read the "
-            "backbone by load_backbone."
+            f"problem_type is {kind!r} with {num_classes} labels, which is not supported; only "
+            f"{' or '.join(map(repr, kinds))} is. Read the backbone by load_backbone."
         )
 
 
 def _image_arguments(config, folder):
-    _refuse_multi_label(config)
+    classes = _classes(config)
+    _check_problem(config, classes["num_classes"])
     pooling = "mean" if config.get("use_mean_pooling", True) else "token"
-    return {**_classes(config), "pooling": pooling}
+    return {**classes, "pooling": pooling}
 
 
 def _image_fields(task):
@@ -113,8 +122,10 @@ def _image_fields(task):
 def _audio_arguments(config, folder):
     if config.get("use_weighted_layer_sum", False):
         raise ValueError("use_weighted_layer_sum is True, which is not supported; only False is.")
+    classes = _classes(config)
+    _check_problem(config, classes["num_classes"], multi_label=True)
     return {
-        **_classes(config),
+        **classes,
         "multi_label": config.get("problem_type") == MULTI_LABEL,
         "projection_dim": config.get("classifier_proj_size", 256),
     }
@@ -128,11 +139,12 @@ def _audio_fields(task):
 
 
 def _text_arguments(config, folder):
-    _refuse_multi_label(config)
+    classes = _classes(config)
+    _check_problem(config, classes["num_classes"])
     dropout = config.get("classifier_dropout")
     if dropout is None:
         dropout = config.get("hidden_dropout_prob", 0.1)
-    return {**_classes(config), "dropout": dropout}
+    return {**classes, "dropout": dropout}
 
 
 def _text_fields(task):
@@ -142,15 +154,25 @@ def _text_fields(task):
 def _ctc_arguments(config, folder):
     path = os.path.join(folder, "vocab.json")
     if not os.path.isfile(path):
-        raise ValueError(f"{path} is missing, which says what letter each logit stands for.")
+        raise ValueError(
+            f"{path} is missing, which says what letter each logit stands for. Without the head, "
+            "load_backbone and tools/convert.py --nohead read it."
+        )
     numbers = read_json(path)
     size, blank = config.get("vocab_size", 32), config.get("pad_token_id", 0)
-    if sorted(numbers.values()) != list(range(size)):
+    if sorted(numbers.values(), key=str) != sorted(range(size), key=str):
         raise ValueError(f"{path} has not the numbers from 0 to {size - 1}, vocab_size - 1.")
     if blank != 0:
         raise ValueError(
             f"pad_token_id, the blank, is {blank!r}, which is not supported; only 0 is."
         )
+    path = os.path.join(folder, "tokenizer_config.json")
+    settings = read_json(path) if os.path.isfile(path) else {}
+    for field, value in LETTERS_REQUIRED.items():
+        if settings.get(field, value) != value:
+            raise ValueError(
+                f"{path}: {field} is {settings[field]!r}; only {value!r} is supported."
+            )
     masked = config.get("apply_spec_augment", True)
     return {
         "vocabulary": sorted(numbers, key=numbers.get),
@@ -163,12 +185,13 @@ def _ctc_arguments(config, folder):
 
 
 def _ctc_fields(task):
+    masked = task.time_mask_ratio > 0 or task.channel_mask_ratio > 0
     return {
         "architectures": [CTC],
         "vocab_size": len(task.vocabulary),
         "pad_token_id": 0,
-        "apply_spec_augment": task.time_mask_ratio > 0 or task.channel_mask_ratio > 0,
-        "mask_time_prob": task.time_mask_ratio or 0.05,  # above 0: theirs has a mask token then
+        "apply_spec_augment": masked,
+        "mask_time_prob": task.time_mask_ratio if masked else 0.05,  # without, no mask token
         "mask_time_length": task.time_mask_length,
         "mask_feature_prob": task.channel_mask_ratio,
         "mask_feature_length": task.channel_mask_length,
@@ -181,7 +204,7 @@ def _ctc_files(task):
         "vocab.json": {entry: i for i, entry in enumerate(task.vocabulary)},
         "tokenizer_config.json": {
             "tokenizer_class": "Wav2Vec2CTCTokenizer",
-            "pad_token": BLANK,
+            "pad_token": task.vocabulary[0],
             "unk_token": UNKNOWN,
             "word_delimiter_token": WORD_END,
             "do_lower_case": False,

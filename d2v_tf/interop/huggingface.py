@@ -19,6 +19,7 @@ from d2v_tf.interop.key_map import (
     expand,
     export_entries,
     load_entries,
+    surplus_keys,
 )
 from d2v_tf.interop.preprocessing import save_preprocessing
 from d2v_tf.interop.tensor_files import open_tensors
@@ -69,6 +70,12 @@ def load_huggingface(folder, dtype=None):
     rest = sorted(set(tensors.keys()) - used)
     constants = [k for k in rest if model.constants and k.endswith(model.constants)]
     unused = [key for key in rest if key not in constants]
+    surplus = surplus_keys(model.keys, unused, prefix)
+    if surplus:
+        raise WeightsError(
+            f"{path}: its configuration has fewer layers than there are weights: "
+            f"{', '.join(surplus)}."
+        )
     if fields.get("type_vocab_size", 1) > 1:  # no input of ours has segments
         unused.append(f"{prefix}embeddings.token_type_embeddings.weight[1:]")
     kind = f"a Hugging Face folder ({model.model_type})"
@@ -113,6 +120,8 @@ def save_huggingface(model, folder, preprocessing=None):
         tensors = {kind.prefix + key: tensor for key, tensor in tensors.items()}
         tensors |= export_entries(expand(head.keys, model, head_weights(model)), {})
     os.makedirs(folder, exist_ok=True)
+    if preprocessing is not None:  # first: it may be refused
+        save_preprocessing(preprocessing, folder, getattr(backbone, "max_sequence_length", None))
     files = {"config.json": config} | (head.to_files(model) if head is not None else {})
     for name, content in files.items():
         with open(os.path.join(folder, name), "w", encoding="utf-8") as file:
@@ -121,8 +130,6 @@ def save_huggingface(model, folder, preprocessing=None):
     paths = [os.path.join(folder, name) for name in ("config.json", "model.safetensors")]
     save_file(tensors, paths[1], metadata={"format": "pt"})
     shutil.copymode(*paths)  # else nobody but the writer may read it
-    if preprocessing is not None:
-        save_preprocessing(preprocessing, folder, getattr(backbone, "max_sequence_length", None))
 
 
 def load_huggingface_task(folder, dtype=None):

@@ -126,6 +126,10 @@ def read_config(model, config, path):
             raise WeightsError(
                 f"{path}: {field} is {value!r}; a value like {defaults[field]!r} is needed."
             )
+        least = _least(field, defaults[field])
+        numbers = value if isinstance(value, (list, tuple)) else [value]
+        if least is not None and not all(number >= least for number in numbers):
+            raise WeightsError(f"{path}: {field} is {value!r}; at least {least} is needed.")
     own = config.get(OURS, {})
     if not isinstance(own, dict) or set(own) - set(model.ours):
         raise WeightsError(f"{path}: {OURS} is {own!r}; it may hold {sorted(model.ours)}.")
@@ -135,6 +139,15 @@ def read_config(model, config, path):
     except ValueError as error:
         raise WeightsError(f"{path}: {error}") from None
     return {**arguments, **model.ours, **own}, fields
+
+
+def _least(field, default):
+    """The least that a number may be: 1 for sizes and counts, 0 for rates; `None` for no number."""
+    if isinstance(default, tuple):
+        default = default[0]
+    if isinstance(default, bool) or not isinstance(default, (int, float)):
+        return None
+    return 1 if isinstance(default, int) and field != "pad_token_id" else 0
 
 
 def write_config(model, backbone):

@@ -7,6 +7,7 @@ list before it. A row whose variable a backbone does not have (a bias, a norm) i
 
 import dataclasses
 import functools
+import re
 
 import keras
 import numpy as np
@@ -143,6 +144,18 @@ def load_entries(entries, tensors, sizes, optional=(), prefix=""):
     return mapped, tuple(absent)
 
 
+def surplus_keys(table, keys, prefix=""):
+    """Which of their keys a table would map, if the model had more entries in a list."""
+    templates = [
+        re.escape(key).replace(r"\{i\}", r"\d+")
+        for _, _, *theirs in table
+        for key in theirs
+        if "{i}" in key
+    ]
+    mapped = re.compile(f"{re.escape(prefix)}(?:{'|'.join(templates)})")
+    return [key for key in keys if templates and mapped.fullmatch(key)]
+
+
 def export_entries(entries, sizes):
     """The tensors of another format.
 
@@ -151,7 +164,7 @@ def export_entries(entries, sizes):
     """
     tensors = {}
     for entry in entries:
-        array = keras.ops.convert_to_numpy(entry.variable)
+        array = keras.ops.convert_to_numpy(entry.variable).astype("float32", copy=False)
         theirs = entry.layout.to_theirs(sizes, array)
         for key, tensor in zip(entry.theirs, theirs, strict=True):
             tensors[key] = np.ascontiguousarray(tensor)

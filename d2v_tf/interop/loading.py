@@ -19,6 +19,10 @@ from d2v_tf.interop.resizing import resize_backbone
 PRESETS = tuple(keras.saving.get_registered_name(m.backbone_class) for m in MODELS.values())
 
 
+# What KerasHub writes beside a preset's backbone for a task.
+TASK_CONFIG, TASK_WEIGHTS = "task.json", "task.weights.h5"
+
+
 @dataclasses.dataclass(frozen=True)
 class Start:
     """All of a file or a folder that a pre-training can start from.
@@ -107,6 +111,7 @@ def load_with_report(path, image_shape=None, dtype=None):
     return _resized(folder, backbone, image_shape), report
 
 
+@without_drawing()
 def load_start(path):
     """Reads what `load_backbone` reads, with the teacher and the head of a file that has them.
 
@@ -185,8 +190,11 @@ def load_task_with_report(path, image_shape=None, dtype=None):
         task, report = _load_task_preset(folder, dtype)
     backbone = _resized(folder, task.backbone, image_shape)
     if backbone is not task.backbone:
-        parts = {"backbone": backbone, "preprocessor": None}
-        resized = type(task)(**{**_own_config(task), **parts})
+        resized = type(task)(
+            **_own_config(task),
+            backbone=backbone,
+            preprocessor=_resized_preprocessor(task, backbone),
+        )
         for source, target in zip(head_weights(task), head_weights(resized), strict=True):
             target.assign(source)
         task = resized
@@ -201,7 +209,16 @@ def has_head(path):
     config = read_json(os.path.join(folder, "config.json"))
     if "model_type" in config:
         return (config.get("architectures") or [None])[0] in HEADS
-    return os.path.isfile(os.path.join(folder, "task.json"))
+    return os.path.isfile(os.path.join(folder, TASK_CONFIG))
+
+
+def _resized_preprocessor(task, backbone):
+    """An image classifier's preprocessor for images of a backbone's size, if it has one."""
+    if task.preprocessor is None:
+        return None
+    converter = task.preprocessor.image_converter
+    config = {**converter.get_config(), "image_size": backbone.image_shape[:2]}
+    return type(task.preprocessor)(type(converter).from_config(config))
 
 
 def _own_config(task):
@@ -211,7 +228,7 @@ def _own_config(task):
 
 
 def _load_task_preset(folder, dtype):
-    path = os.path.join(folder, "task.json")
+    path = os.path.join(folder, TASK_CONFIG)
     if not os.path.isfile(path):
         raise WeightsError(
             f"{folder} holds a backbone without a head. Read it by load_backbone, or fine-tune it "
@@ -223,6 +240,8 @@ def _load_task_preset(folder, dtype):
         raise WeightsError(
             f"{path}: registered_name is {name!r}; only these are read: {', '.join(classes)}."
         )
+    if not os.path.isfile(os.path.join(folder, TASK_WEIGHTS)):
+        raise WeightsError(f"{folder}: {TASK_WEIGHTS} is missing, which holds the head's weights.")
     options = {} if dtype is None else {"dtype": dtype}
     try:
         task = classes[name].from_preset(folder, **options)
@@ -247,4 +266,7 @@ def _load_preset(folder, config, dtype):
         reason = str(error).strip().split("\n")[0]
         raise WeightsError(f"{folder}: this preset cannot be read ({reason})") from None
     mapped = {weight.path: (weight.path,) for weight in backbone.weights}
-    return backbone, LoadReport(folder, f"a preset ({type(backbone).__name__})", mapped)
+    kind = f"a preset ({type(backbone).__name__})"
+    if os.path.isfile(os.path.join(folder, TASK_CONFIG)):
+        kind += " without the head that stands beside it"
+    return backbone, LoadReport(folder, kind, mapped)

@@ -72,13 +72,14 @@ class Shapes:
         return shape
 
     def count(self, start):
-        """Entries of a list: one more than the largest number behind `start`.
+        """Entries of a list, by the numbers behind `start`.
 
         Raises:
-            WeightsError: where there is none.
+            WeightsError: where there is none, or one is missing.
         """
         pattern = re.compile(re.escape(start) + r"(\d{1,4})\.")
-        numbers = [int(found[1]) for key in self._shapes if (found := pattern.match(key))]
-        if not numbers:
-            raise WeightsError(f"{self.name}: it lacks {self._prefix}{start}0.")
-        return max(numbers) + 1
+        numbers = {int(found[1]) for key in self._shapes if (found := pattern.match(key))}
+        missing = set(range(max(numbers, default=0) + 1)) - numbers
+        if missing:
+            raise WeightsError(f"{self.name}: it lacks {self._prefix}{start}{min(missing)}.")
+        return len(numbers)

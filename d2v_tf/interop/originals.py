@@ -1,13 +1,14 @@
 """The files that data2vec was published in: fairseq's `.pt` for speech and text, BEiT's `.pth`."""
 
 import dataclasses
+import re
 import types
 
 from d2v_tf.backbones.backbone import Data2VecBackbone
 from d2v_tf.interop.beit_vision import BEIT_VISION
 from d2v_tf.interop.fairseq_config import model_fields
 from d2v_tf.interop.fairseq_speech import FAIRSEQ_SPEECH
-from d2v_tf.interop.fairseq_text import FAIRSEQ_TEXT
+from d2v_tf.interop.fairseq_text import FAIRSEQ_TEXT, RENAMED
 from d2v_tf.interop.key_map import LoadReport, WeightsError, expand, load_entries
 from d2v_tf.interop.original_model import OriginalModel, Shapes
 from d2v_tf.interop.pickled import StateDict, StoredTensor, TorchFile
@@ -93,6 +94,8 @@ def open_original(path, dtype=None):
     """
     file = TorchFile(path)
     state, fields = _find_state(file)
+    for pattern, name in RENAMED:
+        state = {re.sub(pattern, name, key): value for key, value in state.items()}
     others = [key for key, value in state.items() if not isinstance(value, StoredTensor)]
     tensors = StateDict(file, {k: v for k, v in state.items() if k not in others})
     model, prefix = _find_model(path, tensors)

@@ -7,6 +7,7 @@ is not called.
 """
 
 import io
+import math
 import os
 import pickle
 import struct
@@ -51,10 +52,10 @@ UNREADABLE = (
 
 
 class Storage(NamedTuple):
-    """A row of numbers in the file, from its `start` on."""
+    """A row of numbers in the file, from its `start` on; without a `dtype`, of a type unknown."""
 
     key: str
-    dtype: np.dtype
+    dtype: np.dtype | None
     size: int
     start: int
 
@@ -139,9 +140,11 @@ class _Unpickler(pickle._Unpickler):
         raise pickle.UnpicklingError("a name of this process's, which none of these files has")
 
     def persistent_load(self, pid):
-        kind, (dtype,), key, _, size, *view = pid
-        if kind != "storage" or not isinstance(dtype, np.dtype):
+        kind, dtype, key, _, size, *view = pid
+        if kind != "storage":
             raise pickle.UnpicklingError(f"{kind!r} where a storage belongs")
+        # Numbers of a type that no model has spoil no other tensor: only reading them is refused.
+        dtype = dtype[0] if isinstance(dtype, tuple) else None
         start = 0
         if view and view[0] is not None:  # a part of another one, in old files
             _, start, _ = view[0]
@@ -222,12 +225,24 @@ class StateDict:
         return list(self._tensors)
 
     def shape(self, key):
-        """tuple of int."""
-        return self._tensors[key].shape
+        """tuple of int.
+
+        Raises:
+            WeightsError: for a tensor that repeats numbers, as none that was trained does: a small
+                file could so claim all memory.
+        """
+        tensor = self._tensors[key]
+        if math.prod(tensor.shape) > tensor.storage.size:
+            raise WeightsError(
+                f"{self.name}: {key} is {tensor.shape} of {tensor.storage.size} stored numbers."
+            )
+        return tensor.shape
 
     def read(self, key):
         """float32 array."""
         tensor = self._tensors[key]
+        if tensor.dtype is None:
+            raise WeightsError(f"{self.name}: {key} holds numbers of a type that is not read.")
         if tensor.dtype.kind in "biu":  # bfloat16 has a kind of its own
             raise WeightsError(f"{self.name}: {key} holds {tensor.dtype}, no real numbers.")
         return self._file.read(tensor).astype("float32", copy=False)
@@ -276,6 +291,8 @@ def _read_legacy(path):
         places = {}
         for key in map(str, _Unpickler(file).load()):
             (count,) = struct.unpack("<q", file.read(8))
+            if storages[key].dtype is None:
+                raise ValueError("it holds numbers of a type that is not read")
             if count != storages[key].size:
                 raise ValueError("its storages are not as long as it says")
             places[key] = (file.tell(), count * storages[key].dtype.itemsize)

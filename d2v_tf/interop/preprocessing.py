@@ -46,6 +46,8 @@ AUDIO_REQUIRED = {
     "padding_value": 0.0,
     "sampling_rate": 16000,
 }
+# Fields of a tokenizer's settings that change its tokens, with the values that ours has.
+TOKENIZER_REQUIRED = {"add_prefix_space": (False, None), "do_lower_case": (False, None)}
 # A mask is always made here: with one example, it changes nothing.
 AUDIO_IGNORED = frozenset({"feature_extractor_type", "processor_class", "return_attention_mask"})
 PRESET_FILES = {
@@ -177,6 +179,13 @@ def _load_tokenizer(folder, config):
     if not any(all(os.path.isfile(os.path.join(folder, n)) for n in names) for names in FILES):
         return None
     tokenizer = load_tokenizer(folder)
+    path = os.path.join(folder, "tokenizer_config.json")
+    settings = read_json(path) if os.path.isfile(path) else {}
+    for field, values in TOKENIZER_REQUIRED.items():
+        if settings.get(field) not in values:
+            raise WeightsError(
+                f"{path}: {field} is {settings[field]!r}, which is not supported; only False is."
+            )
     size, padding = config.get("vocab_size", 30522), config.get("pad_token_id", 1)
     if tokenizer.vocabulary_size > size or tokenizer.padding_token_id != padding:
         raise WeightsError(

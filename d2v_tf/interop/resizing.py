@@ -110,6 +110,8 @@ def _relative_biases(backbone):
 
 def _distances(old, new):
     """Where the `2 * old + 1` rows of a table stand, in patches of the new grid."""
+    if old == new:
+        return np.arange(-old, old + 1.0)
 
     def excess(growth):
         return np.sum(growth ** np.arange(old)) - new

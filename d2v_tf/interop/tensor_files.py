@@ -90,6 +90,8 @@ class ShardedFiles:
             lacking = sorted(promised - set(shard.keys()))
             if lacking:
                 raise WeightsError(f"{shard.name}: it lacks, against {path}: {', '.join(lacking)}.")
+            for key in shard.keys():  # what the index forgot is not the model's, but it is there
+                self._shard_of.setdefault(key, name)
 
     def keys(self):
         """list of str."""

@@ -33,8 +33,17 @@ def _check_updates(value):
     raise PydanticCustomError("updates", "Input should be updates, or a part of them, as in 5%")
 
 
+def _check_some_updates(value):
+    value = _check_updates(value)
+    if value == 0 or (isinstance(value, str) and float(value[:-1]) == 0):
+        raise PydanticCustomError("updates", "Input should be above 0")
+    return value
+
+
 # Updates, or a part of the run, such as "10%".
-Updates = Annotated[int | str, BeforeValidator(_check_updates)]
+_PARTS = (BeforeValidator(_check_updates), BeforeValidator(_check_some_updates))
+Updates = Annotated[int | str, _PARTS[0]]
+SomeUpdates = Annotated[int | str, _PARTS[1]]
 Magnitude = Annotated[Number, Field(ge=0, le=10)]
 
 
@@ -55,7 +64,7 @@ def resolve_durations(recipe, steps):
             value = getattr(group, name)
             if isinstance(value, Group):
                 changes[name] = resolve(value)
-            elif isinstance(value, str) and "%" in value and field.metadata[:1] == _METADATA:
+            elif isinstance(value, str) and any(part in field.metadata for part in _PARTS):
                 part = float(value[:-1]) / 100
                 changes[name] = max(1, round(part * steps)) if part else 0
         return group.model_copy(update=changes)
@@ -79,9 +88,6 @@ class FinetuneSchedule(ScheduleGroup):
     decay_steps: Updates = 0
 
 
-_METADATA = FinetuneSchedule.model_fields["warmup_steps"].metadata[:1]
-
-
 class Freeze(Group):
     """What is not trained."""
 
@@ -102,9 +108,9 @@ class FinetuneRecipe(Group):
     precision: Literal["float32", "bfloat16", "auto"] = "auto"
     xla: Literal[True, False, "auto"] = "auto"
     log_every: Positive = 10
-    checkpoint_every: Updates = "10%"
+    checkpoint_every: SomeUpdates = "10%"
     keep_checkpoints: Positive = 2
-    evaluate_every: Updates = "10%"
+    evaluate_every: SomeUpdates = "10%"
     patience: NonNegative = 0  # evaluations without a better score; 0 = never stops early
     label_fraction: Part = 1.0
     optimizer: FinetuneOptimizer
@@ -181,7 +187,7 @@ class FinetuneSpeechModel(Group):
 
 
 class SpeechHead(Group):
-    """The layers on the backbone, and for CTC the masks on its features."""
+    """The layers on the backbone, and the masks on its features."""
 
     dropout: Rate = 0.0
     label_smoothing: Rate = 0.0
@@ -215,6 +221,18 @@ class FinetuneSpeechRecipe(FinetuneRecipe):
     model: FinetuneSpeechModel = FinetuneSpeechModel()
     head: SpeechHead = SpeechHead()
     data: FinetuneSpeechData = FinetuneSpeechData()
+
+    def problems(self):
+        """As of any recipe; and keys that this task has no use for."""
+        yield from super().problems()
+        if self.task == "ctc":
+            for key, value in (
+                ("head.label_smoothing", self.head.label_smoothing),
+                ("data.mixup", self.data.mixup),
+                ("data.label", self.data.label),
+            ):
+                if value:
+                    yield key, f"{value} is of no use to the task ctc"
 
 
 class FinetuneTextModel(Group):
@@ -257,8 +275,21 @@ class FinetuneTextRecipe(FinetuneRecipe):
     """A recipe for labelled sentences, pairs of them, and documents."""
 
     modality: Literal["text"] = "text"
-    task: str = "classify"
+    task: Annotated[str, Field(pattern=r"^(classify|glue:.+)$")] = "classify"
     scratch: str = "text_tiny"
     model: FinetuneTextModel = FinetuneTextModel()
     head: TextHead = TextHead()
     data: FinetuneTextData
+
+    def problems(self):
+        """As of any recipe; and keys that GLUE's tasks have no use for."""
+        yield from super().problems()
+        if self.task.startswith("glue:"):
+            if self.data.eval_source is not None:
+                yield (
+                    "data.eval_source",
+                    f"{self.data.eval_source} is of no use to {self.task}, which is measured on "
+                    "the dev set in data.source",
+                )
+            if self.data.columns != TextColumns():
+                yield "data.columns", f"they are of no use to {self.task}, which knows its own"

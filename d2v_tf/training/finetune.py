@@ -27,6 +27,7 @@ from d2v_tf.training.optimizer import is_decayed
 from d2v_tf.training.precision import POLICIES, resolve_precision, resolve_xla
 from d2v_tf.training.schedules import build_schedule
 from d2v_tf.training.supervised import Supervised
+from d2v_tf.training.vision import image_converter
 from d2v_tf.training.workdir import open_workdir
 
 PRETRAIN_CONFIGS = Path(__file__).resolve().parents[2] / "configs" / "pretrain"
@@ -60,7 +61,8 @@ def finetune(recipe, workdir, console=None):
     def warn(line):
         console.print(f"[yellow]warning:[/] {escape(line)}")
 
-    if recipe.init == "scratch":  # random weights have to learn, all of them
+    if recipe.init == "scratch" and recipe.freeze != Freeze():
+        warn("from scratch nothing is frozen: random weights have to learn, all of them")
         recipe = recipe.model_copy(update={"freeze": Freeze()})
     with open_workdir(workdir, recipe) as recipe:
         keras.utils.set_random_seed(recipe.seed)
@@ -114,7 +116,9 @@ def open_backbone(recipe):
         backbone = modality_of(pretraining).backbone(
             **{**pretraining.model.model_dump(), **_given(recipe.model)}, dtype=policy
         )
-        return backbone, None, f"from scratch, of the shape of {recipe.scratch}"
+        # Images are normalized as for pre-training.
+        preprocessing = image_converter(pretraining) if recipe.modality == "vision" else None
+        return backbone, preprocessing, f"from scratch, of the shape of {recipe.scratch}"
     loaded, report = load_with_report(recipe.init, dtype=policy)
     if not isinstance(loaded, backbone_class_of(recipe.modality)):
         raise UserError(
@@ -181,11 +185,15 @@ def _fit(recipe, workdir, console, data, model, checkpoints, evaluations, start)
         workdir, start, recipe.steps, recipe.log_every, data.counts, console, shown=("loss",)
     )
     thaw = min(recipe.freeze.backbone_steps, recipe.steps)
+    parts = trainable_parts(model.task.backbone)
     try:
         for end, frozen in ((thaw, True), (recipe.steps, False)):
             if start >= end or evaluations.is_over:
                 continue
-            _freeze(model, frozen or recipe.freeze.backbone_steps >= recipe.steps, recipe)
+            is_frozen = frozen or recipe.freeze.backbone_steps >= recipe.steps
+            for part in parts:
+                part.trainable = not is_frozen
+            model.make_train_function(force=True)
             checkpointer = Checkpointer(checkpoints, start, end, recipe.checkpoint_every)
             log.start = start
             with StopOnRequest(checkpointer.save_now, console) as stop:
@@ -209,16 +217,19 @@ def _fit(recipe, workdir, console, data, model, checkpoints, evaluations, start)
         evaluations.measure(recipe.steps)
 
 
-def _freeze(model, frozen, recipe):
-    """Takes the backbone out of what is trained, or puts it back, and compiles the step anew."""
-    backbone = model.task.backbone
-    parts = [backbone.positions, backbone.encoder, backbone.final_norm]
-    if not recipe.freeze.frontend:
-        parts.append(backbone.frontend)
-    for part in parts:
-        if part is not None:
-            part.trainable = not frozen
-    model.make_train_function(force=True)
+def trainable_parts(backbone):
+    """The parts of a backbone that are trained when nothing is frozen for a time: list of layers.
+
+    Left out are those that never are: a frozen frontend, the mask token where nothing is masked.
+    """
+    parts = [
+        backbone.frontend,
+        backbone.mask_token,
+        backbone.positions,
+        backbone.encoder,
+        backbone.final_norm,
+    ]
+    return [part for part in parts if part is not None and part.trainable]
 
 
 def print_summary(console, recipe, task, data, origin):

@@ -8,6 +8,7 @@ import numpy as np
 from d2v_tf.backbones.preprocessing import Data2VecAudioConverter
 from d2v_tf.data.audio_labelled import evaluation_dataset, plan_training, training_dataset
 from d2v_tf.data.labels import find_classes, labels_of
+from d2v_tf.data.reading import DataError
 from d2v_tf.data.speech_sources import open_speech_source
 from d2v_tf.data.subsets import stratified_subset
 from d2v_tf.data.transcribed import (
@@ -48,11 +49,12 @@ class Transcripts(LabelledData):
 
     def __init__(self, recipe, backbone, preprocessing, warn):
         source, eval_source = open_pair(recipe.data)
+        # Of all that there is: a part may lack letters, which the model is then asked for.
+        self.vocabulary = letter_vocabulary(source.transcripts or [])
         if recipe.label_fraction < 1:
             everyone = np.zeros(source.num_examples, "int64")
             source = source.only(stratified_subset(everyone, recipe.label_fraction, recipe.seed))
         super().__init__(recipe, warn, source, eval_source)
-        self.vocabulary = letter_vocabulary(source.transcripts or [])
         self.utterances, self.letters = trainable_utterances(
             source,
             functools.partial(encode_letters, vocabulary=self.vocabulary),
@@ -135,9 +137,16 @@ class AudioClasses(LabelledData):
     def __init__(self, recipe, backbone, preprocessing, warn):
         group = recipe.data
         source, eval_source = open_pair(group)
-        self.class_names = find_classes(source, group.label)
+        label = group.label
+        if label is None and not self.multi_label and isinstance(source.labels, dict):
+            label = next(iter(source.labels), None)  # where there are tags beside classes
+        self.class_names = find_classes(source, label)
+        labels, _ = labels_of(source, label)
+        if labels is not None and labels.ndim == 2 and not self.multi_label:
+            raise DataError(
+                f"data: {source.name} has tags, any number of them a recording: give --task=tag."
+            )
         if recipe.label_fraction < 1:
-            labels, _ = labels_of(source, group.label)
             source = source.only(stratified_subset(labels, recipe.label_fraction, recipe.seed))
         super().__init__(recipe, warn, source, eval_source)
         self.batching = {
@@ -147,12 +156,12 @@ class AudioClasses(LabelledData):
             "buckets": group.buckets,
             "seed": recipe.seed,
         }
-        self.view = {"class_names": self.class_names, "label": group.label}
+        self.view = {"class_names": self.class_names, "label": label}
 
     @functools.cached_property
     def batches_per_epoch(self):
         """float. Updates that see every recording once."""
-        plan = plan_training(self.source, label=self.recipe.data.label, **self.batching)
+        plan = plan_training(self.source, label=self.view["label"], **self.batching)
         return plan.batches_per_epoch
 
     def describe_labels(self):
@@ -167,7 +176,7 @@ class AudioClasses(LabelledData):
             len(self.class_names),
             class_names=self.class_names,
             multi_label=self.multi_label,
-            dropout=head.dropout,
+            **head.model_dump(exclude={"label_smoothing"}),
         )
         loss = keras.losses.BinaryCrossentropy
         if not self.multi_label:

@@ -102,12 +102,14 @@ def _pretrain(backbone, modality, workdir, console):
 
 
 def run_arm(plan, name, arm, workdir, run, seeds, console):
-    """Fine-tunes with every seed, and writes `scores.json`: a list of one dict a seed."""
+    """Fine-tunes with every seed, and writes `scores.json`: the settings, and a record a seed.
+
+    Raises:
+        UserError: where there is one that was made otherwise.
+    """
     experiment = plan["experiments"][name]
     folder = os.path.join(workdir, name, arm)
     path = os.path.join(folder, "scores.json")
-    if os.path.exists(path):
-        return
     modality = experiment["modality"]
     values = {
         "evaluate_every": "100%",  # the last score counts, not the best of several
@@ -118,13 +120,24 @@ def run_arm(plan, name, arm, workdir, run, seeds, console):
     if arm == "scratch":
         values |= {"init": "scratch", "scratch": os.path.join(run, "config.yaml")}
         values |= plan["backbones"][modality].get("scratch", {}) | experiment.get("scratch", {})
+    made = {"seeds": list(seeds), "recipe": experiment["config"], "settings": values}
+    if os.path.exists(path):
+        with open(path, encoding="utf-8") as file:
+            before = json.load(file)
+        changed = [key for key in made if before[key] != made[key]]
+        if changed:
+            raise UserError(
+                f"{path} was made with other {' and '.join(changed)}. Remove {folder} to run it "
+                "again, or choose another --workdir."
+            )
+        return
     records = finetune_seeds(experiment["config"], _sets(values), modality, folder, seeds, console)
     if "beam" in experiment:
         for seed, record in zip(seeds, records, strict=True):
             preset = os.path.join(folder, f"seed_{seed}", "preset")
             record["wer_lm"] = _with_language_model(experiment, preset)
     with open(path, "w", encoding="utf-8") as file:
-        json.dump(records, file, indent=2)
+        json.dump({**made, "records": records}, file, indent=2)
     keras.utils.clear_session()
 
 
@@ -152,7 +165,7 @@ def read_results(plan, workdir):
             path = os.path.join(workdir, name, arm, "scores.json")
             if os.path.exists(path):
                 with open(path, encoding="utf-8") as file:
-                    results.setdefault(name, {})[arm] = json.load(file)
+                    results.setdefault(name, {})[arm] = json.load(file)["records"]
     return results
 
 
@@ -181,5 +194,5 @@ def _cell(records, name):
         return ""
     values = [100 * record[name] for record in records]
     if len(values) == 1:
-        return f"{values[0]:.1f}"
+        return f"{values[0]:.1f} (one seed)"
     return f"{statistics.mean(values):.1f} ± {statistics.stdev(values):.1f}"

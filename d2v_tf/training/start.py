@@ -76,7 +76,7 @@ def start_from(model, recipe):
     _assign(student, backbone)
     model.reset_teacher()
     if teacher is None:
-        lines.append("the teacher is a copy of the student, as none stands beside it")
+        lines.append("the teacher is a copy of the student, as it is when a run begins")
     else:
         _assign(model.teacher, teacher.encoder)
         lines.append(f"the teacher's blocks are from {len(start.teacher_keys)} tensors of it")

@@ -115,13 +115,18 @@ class VisionData(RunData):
 
     def save_preprocessing(self, folder):
         """Adds to a preset what turns an image into the backbone's input."""
-        mean, std = np.array(self.recipe.data.mean), np.array(self.recipe.data.std)
-        Data2VecImageConverter(
-            image_size=self.recipe.model.image_shape[:2],
-            scale=(1 / (255 * std)).tolist(),
-            offset=(-mean / std).tolist(),
-            crop_to_aspect_ratio=True,
-        ).save_to_preset(folder)
+        image_converter(self.recipe).save_to_preset(folder)
+
+
+def image_converter(recipe):
+    """What turns images into a vision backbone's input: a `Data2VecImageConverter`."""
+    mean, std = np.array(recipe.data.mean), np.array(recipe.data.std)
+    return Data2VecImageConverter(
+        image_size=recipe.model.image_shape[:2],
+        scale=(1 / (255 * std)).tolist(),
+        offset=(-mean / std).tolist(),
+        crop_to_aspect_ratio=True,
+    )
 
 
 MODALITY = Modality(Data2VecVisionBackbone, VisionData, max_masked_patches)

@@ -10,6 +10,7 @@ import yaml
 from d2v_tf.config import dump_recipe
 from d2v_tf.errors import UserError
 from d2v_tf.schema.common import Group
+from d2v_tf.schema.finetune import FinetuneRecipe
 from d2v_tf.training.precision import resolve_precision, resolve_xla
 
 # What may change between two starts of one run: none of it changes what an update computes. XLA
@@ -74,7 +75,7 @@ def open_workdir(path, recipe):
         if glob.glob(f"{glob.escape(path)}/checkpoints/*.index"):
             before = _with_defaults(_read(config), recipe)
         recipe = _resolve_auto(recipe, before)
-        if before:  # weights are read once, at the start
+        if before and not _is_finetuning(recipe):  # weights are read once, at the start
             recipe = recipe.model_copy(update={"init": before["init"]})
         _check_and_write(config, recipe, before)
         yield recipe
@@ -123,10 +124,12 @@ def _check_and_write(path, recipe, before):
     text = dump_recipe(recipe)
     if before:
         now = _flatten(yaml.safe_load(text))
+        # There, what is measured on decides which weights are the best and when the run ends.
+        free = FREE_KEYS - {"data.eval_source"} if _is_finetuning(recipe) else FREE_KEYS
         changed = [
             f"{key} was {before.get(key)!r} and is {now.get(key)!r}"
             for key in sorted(set(before) | set(now))
-            if before.get(key) != now.get(key) and key not in FREE_KEYS
+            if before.get(key) != now.get(key) and key not in free
         ]
         if changed:
             raise WorkdirError(
@@ -137,6 +140,10 @@ def _check_and_write(path, recipe, before):
     with open(temporary, "w", encoding="utf-8") as file:
         file.write(text)
     os.replace(temporary, path)
+
+
+def _is_finetuning(recipe):
+    return isinstance(recipe, FinetuneRecipe)
 
 
 def _flatten(mapping, prefix=""):

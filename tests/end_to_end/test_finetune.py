@@ -171,8 +171,8 @@ def test_a_task_of_glue(folder):
     done = run(
         "evaluate.py",
         f"--model={folder}/rte",
-        f"--data=table:{folder}/glue/RTE/dev.tsv",
-        "--columns=sentence1,sentence2,label",
+        f"--data=folder:{folder}/glue",
+        "--task=glue:RTE",
         "--json",
     )
     assert done.returncode == 0, done.stderr

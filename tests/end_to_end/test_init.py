@@ -46,7 +46,7 @@ def test_from_a_file_and_resumed_with_and_without_the_flag(file, tmp_path):
     assert said[0].startswith(f"init: {file}: a BEiT file (data2vec's vision model), ")
     assert said[1:] == [
         "init: its positions are resized from images of (24, 24) to (32, 32)",
-        "init: the teacher is a copy of the student, as none stands beside it",
+        "init: the teacher is a copy of the student, as it is when a run begins",
         "init: the regression head is from lm_head.weight, lm_head.bias",
     ]
     unbroken = losses(workdir)

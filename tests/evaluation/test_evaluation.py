@@ -1,17 +1,19 @@
 """Measuring and using models on single files, against what the training's own evaluation says."""
 
+import dataclasses
 import json
 
 import numpy as np
 import pytest
 import soundfile
 from PIL import Image
+from sklearn.metrics import matthews_corrcoef
 
 import d2v_tf
 from d2v_tf.data.labelled_sources import Columns
 from d2v_tf.data.reading import DataError
 from d2v_tf.data.tokenization import train_tokenizer
-from d2v_tf.evaluation.examples import open_examples
+from d2v_tf.evaluation.examples import open_examples, open_glue_examples
 from d2v_tf.evaluation.features import extract_features, probe_backbone
 from d2v_tf.evaluation.measure import measure
 from d2v_tf.evaluation.predictions import predict_examples
@@ -143,6 +145,70 @@ def test_texts_of_a_table(tmp_path):
         ids = [tokenizer.start_token_id, *tokenizer.encode([text])[0][:10], tokenizer.end_token_id]
         right.append(np.asarray(task({"token_ids": np.array([ids])})).argmax() == i % 2)
     assert found.scores["accuracy"] == np.mean(right)
+
+
+def write_glue(folder, rows):
+    folder.mkdir(parents=True)
+    for split in ("train", "dev"):
+        (folder / f"{split}.tsv").write_text("\n".join("\t".join(row) for row in rows) + "\n")
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return train_tokenizer(["a cat sat on a mat", "dogs bark at night"], 275)
+
+
+def text_model(tokenizer, **arguments):
+    backbone = make_backbone(
+        "text", vocabulary_size=tokenizer.vocabulary_size, max_sequence_length=24
+    )
+    return d2v_tf.Data2VecTextClassifier(backbone, **arguments)
+
+
+def test_a_task_of_glue_by_its_own_labels_and_metrics(tokenizer, tmp_path):
+    rows = [("x", str(i % 2), "", f"a cat sat {'on a mat ' * i}") for i in range(6)]
+    write_glue(tmp_path / "CoLA", rows)
+    task = text_model(tokenizer, num_classes=2, class_names=("unacceptable", "acceptable"))
+    examples, metrics = open_glue_examples("CoLA", f"folder:{tmp_path}")
+    found = measure(task, tokenizer.in_graph(), examples, metrics=metrics)
+    said = [
+        np.asarray(task({"token_ids": np.array([ids])})).argmax()
+        for ids in (
+            [
+                tokenizer.start_token_id,
+                *tokenizer.encode([row[3].strip()])[0][:22],
+                tokenizer.end_token_id,
+            ]
+            for row in rows
+        )
+    ]
+    expected = matthews_corrcoef([i % 2 for i in range(6)], said)
+    assert found.scores == {"matthews": pytest.approx(expected)}
+    assert set(found.intervals) == {"matthews"}
+
+
+def test_scores_are_numbers_and_not_classes(tokenizer, tmp_path):
+    table = "\n".join(
+        f"a cat {'sat ' * i}\t{score}" for i, score in enumerate((5.0, 4.75, 2.4, 0.0))
+    )
+    (tmp_path / "t.tsv").write_text(f"sentence\tlabel\n{table}\n")
+    task = text_model(tokenizer, num_classes=1)
+    columns = Columns(regression=True)
+    examples = open_examples(task.backbone, f"table:{tmp_path}/t.tsv", columns=columns)
+    found = measure(task, tokenizer.in_graph(), examples, num_worst=4)
+    assert {row[1] for row in found.worst} == {"5", "4.75", "2.4", "0"}
+    examples = open_examples(task.backbone, f"table:{tmp_path}/t.tsv", columns=Columns())
+    with pytest.raises(DataError, match="has classes, and the model gives a number"):
+        measure(task, tokenizer.in_graph(), examples)
+
+
+def test_too_few_examples_for_a_probe(tmp_path):
+    write_tree(tmp_path, 4)
+    backbone = make_backbone("vision_per_block")
+    examples = open_examples(backbone, f"folder:{tmp_path}")
+    train = dataclasses.replace(examples, labels=np.array([0, 0, 0, 0]))
+    with pytest.raises(DataError, match="needs examples of two classes or more"):
+        probe_backbone(backbone, CONVERTER, train, examples)
 
 
 def test_a_probe_of_features_that_tell_the_classes_apart(tmp_path):

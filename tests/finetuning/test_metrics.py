@@ -230,3 +230,10 @@ def test_draws_without_a_class_count_as_undefined():
     logits, labels = draw(4)
     low, high = bootstrap_interval(matthews, logits, labels, draws=100)
     assert -1 <= low <= high <= 1
+
+
+def test_an_interval_where_many_draws_have_no_tag():
+    scores = np.array([[0.9, 0.1], [0.2, 0.3], [0.1, 0.2], [0.3, 0.4]])
+    labels = np.array([[1, 0], [0, 0], [0, 0], [0, 0]])
+    low, high = bootstrap_interval("mean_average_precision", scores, labels, draws=200)
+    assert 0 < low <= high <= 1

@@ -1,12 +1,12 @@
 """Converting folders both ways, and the tool as a user runs it."""
 
-import json
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 import d2v_tf
 from d2v_tf.data.tokenization import train_tokenizer
@@ -93,13 +93,42 @@ def test_a_head_comes_along_both_ways(name, tmp_path):
     assert np.isfinite(preset.predict(raw, verbose=0)).all()  # by its preprocessor
 
 
+def test_without_the_head(tmp_path):
+    d2v_tf.save_huggingface(make_task("speech"), tmp_path / "theirs", preprocessing_for("speech"))
+    (tmp_path / "theirs" / "vocab.json").unlink()
+    with pytest.raises(WeightsError, match="vocab.json is missing.* tools/convert.py --nohead"):
+        convert(str(tmp_path / "theirs"), str(tmp_path / "preset"), say=lambda line: None)
+    lines = []
+    convert(str(tmp_path / "theirs"), str(tmp_path / "preset"), head=False, say=lines.append)
+    assert "not the model's, not converted: lm_head.bias" in lines
+    assert d2v_tf.load_backbone(tmp_path / "preset", verbose=False).count_params()
+
+
+def test_settings_that_cannot_be_written_leave_nothing_behind(tmp_path):
+    preset = tmp_path / "preset"
+    make_backbone("vision_per_block").save_to_preset(str(preset))
+    d2v_tf.Data2VecImageConverter(image_size=(12, 12), interpolation="lanczos5").save_to_preset(
+        str(preset)
+    )
+    for _ in range(2):  # the second time is refused for the same reason
+        with pytest.raises(WeightsError, match="lanczos5"):
+            convert(str(preset), str(tmp_path / "theirs"), "huggingface", say=lambda line: None)
+
+
 def test_a_classifier_for_another_image_size(tmp_path):
     task = make_task("vision_per_block")
-    d2v_tf.save_huggingface(task, tmp_path / "small")
+    d2v_tf.save_huggingface(task, tmp_path / "small", preprocessing_for("vision"))
     convert(str(tmp_path / "small"), str(tmp_path / "large"), image_size=24, say=lambda line: None)
     large = d2v_tf.load_task(tmp_path / "large", verbose=False)
     assert large.backbone.image_shape[:2] == (24, 24)
     np.testing.assert_array_equal(large.output_dense.kernel, task.output_dense.kernel)
+    # With the preprocessor that belongs to it, however it is read.
+    convert(str(tmp_path / "small"), str(tmp_path / "preset"), say=lambda line: None)
+    resized = d2v_tf.load_task(tmp_path / "preset", image_shape=(24, 24, 3), verbose=False)
+    image = np.random.default_rng(0).integers(0, 256, (1, 20, 30, 3)).astype("uint8")
+    np.testing.assert_allclose(
+        resized.predict(image, verbose=0), large.predict(image, verbose=0), atol=1e-5
+    )
     backbone, _ = load_with_report(str(tmp_path / "small"), image_shape=(24, 24))
     assert_same_backbone(large.backbone, backbone)
 
@@ -107,10 +136,11 @@ def test_a_classifier_for_another_image_size(tmp_path):
 def test_it_names_what_it_leaves_out_and_overwrites_nothing(tmp_path):
     source = tmp_path / "theirs"
     d2v_tf.save_huggingface(make_backbone("text"), source)
-    config = json.loads((source / "config.json").read_text())
-    (source / "config.json").write_text(json.dumps({**config, "type_vocab_size": 1}))
+    tensors = load_file(source / "model.safetensors")
+    save_file({**tensors, "lm_head.bias": np.ones(30, "float32")}, source / "model.safetensors")
     lines = []
     convert(str(source), str(tmp_path / "preset"), say=lines.append)
+    assert "not the model's, not converted: lm_head.bias" in lines
     assert lines[-1].endswith("as preset, without preprocessing, as the source has none")
     with pytest.raises(WeightsError, match="--to: .*preset exists and is no empty folder"):
         convert(str(source), str(tmp_path / "preset"))

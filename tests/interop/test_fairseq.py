@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ import d2v_tf
 from d2v_tf.interop.fairseq_config import read_layers
 from d2v_tf.interop.key_map import WeightsError
 from d2v_tf.interop.loading import load_start, load_with_report
+from d2v_tf.interop.originals import open_original
 from tests.interop import published
 from tests.interop.published import linear, torch, write
 from tests.interop.tiny import assert_same_backbone, make_inputs
@@ -280,6 +282,8 @@ def test_what_the_file_does_not_say_is_assumed_aloud(tmp_path, capsys):
         ({"extractor_mode": "default"}, "extractor_mode is 'default', which is not supported"),
         ({"dropout": "much"}, "dropout is 'much'; a value like 0.1 is needed"),
         ({"encoder_attention_heads": 5}, "encoder_attention_heads is 5; a divisor of 12"),
+        ({"encoder_attention_heads": 0}, "encoder_attention_heads is 0; a divisor of 12"),
+        ({"encoder_attention_heads": -3}, "encoder_attention_heads is -3; a divisor of 12"),
         ({"conv_feature_layers": "[(6, 10, 5)] * 3"},
          r"conv_feature_layers has .* \[\(6, 10, 5\), \(6, 10, 5\), \(6, 10, 5\)\] and its"),
         ({"conv_feature_layers": "__import__('os').getpid()"}, ".*is no list of convolutions"),
@@ -293,6 +297,33 @@ def test_a_configuration_that_does_not_fit_is_named(changes, message, tmp_path):
     else:
         write(tmp_path / "a.pt", state, "omegaconf", fields)
     with pytest.raises(WeightsError, match=f"a.pt: in its configuration, {message}"):
+        load(tmp_path / "a.pt")
+
+
+def test_text_by_its_older_names(tmp_path):
+    models = published.text_model(), published.text_model()
+    state = published.text_state(models[0], teacher=models[1])
+    write(tmp_path / "new.pt", state, "dict", published.TEXT_FIELDS)
+    older = {
+        re.sub(r"^encoder\.", "decoder.", key).replace(
+            ".layernorm_embedding.", ".emb_layer_norm."
+        ): value
+        for key, value in state.items()
+    }
+    assert any("emb_layer_norm" in key for key in older) and not any(
+        "encoder._" in k for k in older
+    )
+    write(tmp_path / "old.pt", older, "dict", published.TEXT_FIELDS)
+    new, old = (open_original(tmp_path / name) for name in ("new.pt", "old.pt"))
+    assert_same_backbone(old.backbone, new.backbone)
+    assert not old.report.unused and old.teacher()[1] == new.teacher()[1]
+
+
+def test_layers_with_a_gap_are_refused_before_a_model_is_made_of_them(tmp_path):
+    state = published.speech_state(published.speech_model())
+    state["encoder.layers.9000.fc1.weight"] = torch.ones((20, 12))
+    write(tmp_path / "a.pt", state, "none")
+    with pytest.raises(WeightsError, match="a.pt: it lacks encoder.layers.2"):
         load(tmp_path / "a.pt")
 
 
@@ -399,7 +430,7 @@ def test_the_tool_converts_a_file_without_pytorch(tmp_path):
     lines = done.stdout.splitlines()
     assert lines[0].startswith(f"{tmp_path}/audio.pt: a fairseq file (data2vec_audio), ")
     assert lines[1 : len(report.pretraining) + 1] == [
-        f"not the backbone's, not converted: {key}" for key in report.pretraining
+        f"not the model's, not converted: {key}" for key in report.pretraining
     ]
     assert lines[-1].endswith("as huggingface, without preprocessing, as the source has none")
     assert_same_backbone(d2v_tf.load_backbone(tmp_path / "theirs", verbose=False), backbone)

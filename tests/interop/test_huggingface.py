@@ -162,6 +162,9 @@ def test_a_folder_without_weights_names_what_it_may_hold(folder):
         ({"rope_theta": 1e4, "a": 1}, "unknown fields of data2vec-vision: a, rope_theta. If they"),
         ({"quantization_config": {"bits": 4}}, "quantization_config is {'bits': 4}, which is not"),
         ({"d2v_tf": {"padding": "x"}}, "d2v_tf is {'padding': 'x'}; it may hold"),
+        ({"num_attention_heads": 0}, "num_attention_heads is 0; at least 1 is needed"),
+        ({"layer_norm_eps": float("nan")}, "layer_norm_eps is nan; at least 0 is needed"),
+        ({"num_hidden_layers": 1}, "its configuration has fewer layers than there are weights: "),
         ({"model_type": "bert"}, "model_type is 'bert'; only these are read: data2vec-vision, "),
     ],
 )
@@ -178,6 +181,7 @@ def test_what_the_configuration_of_a_vision_model_may_not_say(folder, changes, m
         ("speech", {"add_adapter": True}, "add_adapter is True, which is not supported"),
         ("speech", {"num_feat_extract_layers": 7}, "num_feat_extract_layers is 7, but conv_dim"),
         ("speech", {"conv_dim": [6, "7", 8]}, r"conv_dim is \[6, '7', 8\]; a value like \(512, "),
+        ("speech", {"conv_stride": [0, 2, 2]}, r"conv_stride is \[0, 2, 2\]; at least 1 is needed"),
         ("speech", {"conv_stride": [5, 2]}, "must have one entry each a layer"),
         ("text", {"position_embedding_type": "relative_key"}, "is 'relative_key', which is not"),
         ("text", {"max_position_embeddings": 2}, "max_position_embeddings is 2, which leaves no"),
@@ -225,6 +229,11 @@ def test_shards_are_put_together_and_their_faults_named(folder):
     index = folder / "model.safetensors.index.json"
     index.write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
     assert_same_backbone(d2v_tf.load_backbone(folder, verbose=False), expected)
+
+    forgotten = {**load_file(folder / "part_1.safetensors"), "forgotten": np.ones(2, "float32")}
+    save_file(forgotten, folder / "part_1.safetensors")
+    _, report = load_with_report(str(folder))
+    assert report.unused == ("forgotten",)
 
     index.write_text(json.dumps({"weight_map": {**weight_map, "more": "part_1.safetensors"}}))
     with pytest.raises(WeightsError, match="part_1.safetensors: it lacks, against .*: more"):

@@ -208,6 +208,24 @@ def test_a_tensor_outside_its_storage_is_refused(offset, shape, strides, tmp_pat
         TorchFile(tmp_path / "file.pt")
 
 
+def test_repeated_numbers_are_refused_before_a_model_is_made_of_them(tmp_path):
+    torch.save({"a": torch.zeros(3).expand(60_000_000, 3)}, tmp_path / "file.pt")
+    assert (tmp_path / "file.pt").stat().st_size < 10_000
+    file = TorchFile(tmp_path / "file.pt")
+    with pytest.raises(WeightsError, match=r"a is \(60000000, 3\) of 3 stored numbers"):
+        StateDict(file, file.content).shape("a")
+
+
+def test_numbers_of_an_unknown_type_spoil_no_other_tensor(tmp_path):
+    tensors = {"a": torch.ones(2), "b": torch.ones(2, dtype=torch.complex64)}
+    torch.save(tensors, tmp_path / "file.pt")
+    file = TorchFile(tmp_path / "file.pt")
+    state = StateDict(file, file.content)
+    np.testing.assert_array_equal(state.read("a"), [1, 1])
+    with pytest.raises(WeightsError, match="b holds numbers of a type that is not read"):
+        state.read("b")
+
+
 @pytest.mark.parametrize("content", [b"", b"nonsense" * 20, b"PK\x03\x04" + bytes(200)])
 def test_what_is_no_file_of_pytorch_is_named(content, tmp_path):
     (tmp_path / "file.pt").write_bytes(content)

@@ -62,6 +62,15 @@ def test_distances_keep_their_sign_and_the_middle_its_place(target):
     assert np.abs(got).max() <= 5.1  # no extrapolation runs away
 
 
+def test_the_side_that_stays_is_not_touched():
+    table = np.random.default_rng(0).normal(size=(7 * 7 + 3, 2)).astype("float32")  # 4 x 4
+    wide = resize_relative_table(table, (4, 4), (4, 7))
+    before, after = (t[:-3].reshape(7, -1, 2) for t in (table, wide))
+    # Pairs of the same column keep their bias whatever their rows.
+    np.testing.assert_allclose(after[:, 6], before[:, 3], atol=1e-5)
+    assert np.abs(after[:, 4] - before[:, 1]).max() > 1e-3  # the columns are spread out
+
+
 def test_from_one_patch_on():
     table = np.array([[2.0], [3.0], [4.0], [5.0]], "float32")
     got = resize_relative_table(table, (1, 1), (2, 2))

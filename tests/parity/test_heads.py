@@ -118,9 +118,30 @@ def test_letters_that_are_missing_or_do_not_fit(tmp_path):
     transformers.Data2VecAudioForCTC(config).save_pretrained(tmp_path)
     with pytest.raises(WeightsError, match="vocab.json is missing"):
         d2v_tf.load_task(tmp_path)
-    (tmp_path / "vocab.json").write_text('{"<pad>": 0, "a": 1}')
-    with pytest.raises(WeightsError, match="has not the numbers from 0 to 6"):
+    for content in ('{"<pad>": 0, "a": 1}', '{"<pad>": 0, "a": null}'):
+        (tmp_path / "vocab.json").write_text(content)
+        with pytest.raises(WeightsError, match="has not the numbers from 0 to 6"):
+            d2v_tf.load_task(tmp_path)
+    numbers = {entry: i for i, entry in enumerate(VOCABULARY)}
+    (tmp_path / "vocab.json").write_text(json.dumps(numbers))
+    (tmp_path / "tokenizer_config.json").write_text('{"word_delimiter_token": " "}')
+    with pytest.raises(WeightsError, match="word_delimiter_token is ' '; only '|' is supported"):
         d2v_tf.load_task(tmp_path)
+
+
+@pytest.mark.parametrize("ratios", [(0.0, 0.25), (0.2, 0.0), (0.0, 0.0)])
+def test_masks_and_letters_of_a_ctc_model_come_back(ratios, tmp_path):
+    vocabulary = ("[PAD]", "|", "A", "B")
+    task = d2v_tf.Data2VecSpeechCTC(
+        make_backbone("speech"), vocabulary, time_mask_ratio=ratios[0], channel_mask_ratio=ratios[1]
+    )
+    d2v_tf.save_huggingface(task, tmp_path)
+    back = d2v_tf.load_task(tmp_path, verbose=False)
+    assert (back.time_mask_ratio, back.channel_mask_ratio) == ratios
+    assert back.vocabulary == vocabulary
+    tokenizer = transformers.Wav2Vec2CTCTokenizer.from_pretrained(tmp_path)
+    assert tokenizer.pad_token_id == 0
+    assert tokenizer.decode([2, 0, 2, 2, 1, 3, 0]) == "AA B"
 
 
 def test_no_head_to_be_read(tmp_path):
@@ -136,11 +157,21 @@ def test_a_preset_without_a_head(tmp_path):
         d2v_tf.load_task(tmp_path)
 
 
+def test_a_preset_whose_head_is_gone_or_not_asked_for(tmp_path, capsys):
+    d2v_tf.Data2VecTextClassifier(make_backbone("text"), 2).save_to_preset(str(tmp_path))
+    d2v_tf.load_backbone(tmp_path)
+    assert "without the head that stands beside it" in capsys.readouterr().out
+    (tmp_path / "task.weights.h5").unlink()
+    with pytest.raises(WeightsError, match="task.weights.h5 is missing, which holds the head's"):
+        d2v_tf.load_task(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("name", "field", "value", "message"),
     [
         ("audio", "use_weighted_layer_sum", True, "use_weighted_layer_sum is True"),
-        ("image, mean", "problem_type", "multi_label_classification", "for audio only"),
+        ("image, mean", "problem_type", "multi_label_classification", "only 'single_label_cl"),
+        ("text", "problem_type", "regression", "problem_type is 'regression' with 3 labels"),
         ("text", "id2label", {"x": "cat"}, "id2label is"),
         ("text", "id2label", {"0": "cat", "1": "cat", "2": "dog"}, "3 different names"),
         ("text", "id2label", {"0": "cat", "1": "dog"}, "out_proj.weight is .3, 12., not .2, 12."),

@@ -181,6 +181,64 @@ def test_steps_or_epochs(start):
         start("both", "epochs=3")
 
 
+def test_durations_and_tasks_that_are_none(start):
+    with pytest.raises(UserError, match="evaluate_every: .*above 0"):
+        start("never", "evaluate_every=0")
+    with pytest.raises(UserError, match="checkpoint_every: .*above 0"):
+        start("never", "checkpoint_every=0%")
+    with pytest.raises(UserError, match="task"):
+        start("what", "task=clasify")
+
+
+def test_from_scratch_nothing_is_frozen(start):
+    start("scratch", "freeze.backbone_steps=100%", "steps=1")
+    assert "warning: from scratch nothing is frozen" in start.printed("scratch")
+
+
+def test_another_start_or_another_set_in_the_same_folder(start, tmp_path, photos):
+    start("one")
+    with pytest.raises(UserError, match="init was 'scratch' and is '.*init'"):
+        start("one", f"init={tmp_path}/init")
+    with pytest.raises(UserError, match="data.eval_source was 'folder:.*/test' and is 'folder:.*"):
+        start("one", f"data.eval_source=folder:{photos}/train")
+
+
+class Scores:
+    """What `Evaluations` asks for, with scores that are given."""
+
+    def __init__(self, metric, higher_is_better, values):
+        self.metric, self.higher_is_better = metric, higher_is_better
+        self.values = iter(values)
+
+    def evaluate(self, task):
+        task.weight = next(self.values)
+        return {self.metric: task.weight}
+
+    def save_weights(self, path):
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(str(self.weight))
+
+    def describe_samples(self, scores):
+        return []
+
+
+@pytest.mark.parametrize(
+    ("metric", "higher", "values", "best"),
+    [("accuracy", True, [0.1, 0.3, 0.2, 0.25], 0.3), ("wer", False, [0.9, 0.4, 0.5, 0.6], 0.4)],
+)
+def test_the_best_is_the_highest_or_the_lowest(metric, higher, values, best, tmp_path):
+    data = Scores(metric, higher, values)
+    console = Console(file=io.StringIO())
+    evaluations = finetuning.Evaluations(str(tmp_path), console, data, data, patience=2)
+    over = []
+    for step in (1, 2, 3, 4):
+        evaluations.measure(step)
+        over.append(evaluations.is_over)
+    assert evaluations.best == {"step": 2, metric: best}
+    assert (tmp_path / "best.weights.h5").read_text() == str(best)
+    assert over == [False, False, False, True]
+
+
 def test_another_recipe_in_the_same_folder(start):
     start("one")
     with pytest.raises(UserError, match="head.dropout was 0.1 and is 0.5"):

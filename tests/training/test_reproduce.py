@@ -63,11 +63,11 @@ def test_means_and_deviations_in_percent():
     }
     lines = write_table(plan, results).splitlines()
     spread = np.std([10, 20, 60], ddof=1)
-    assert lines[2] == f"| Cats | accuracy | 30.0 ± {spread:.1f} | 50.0 |"
+    assert lines[2] == f"| Cats | accuracy | 30.0 ± {spread:.1f} | 50.0 (one seed) |"
     assert lines[3:] == [
-        "| Words | word error rate | 100.0 |  |",
-        "|  | the same, with language model | 75.0 |  |",
-        "|  | letter error rate | 50.0 |  |",
+        "| Words | word error rate | 100.0 (one seed) |  |",
+        "|  | the same, with language model | 75.0 (one seed) |  |",
+        "|  | letter error rate | 50.0 (one seed) |  |",
     ]
 
 
@@ -97,14 +97,14 @@ def test_both_arms_run_with_every_seed_and_once(tmp_path):
     )
     plan = read_plan(tmp_path / "plan.yaml", str(tmp_path / "photos"))
 
-    def run():
+    def run(seeds=("0", "1")):
         output = io.StringIO()
         table = reproduce(
             plan,
             choose(plan, None),
             str(tmp_path / "runs"),
             {},
-            ["0", "1"],
+            seeds,
             Console(file=output, width=200),
         )
         return table, output.getvalue()
@@ -126,6 +126,12 @@ def test_both_arms_run_with_every_seed_and_once(tmp_path):
         for arm in ("scratch", "pretrained")
     )
     assert [w.shape for w in scratch.weights] == [w.shape for w in tuned.weights]
+    # Both see the same images.
+    settings = [task.preprocessor.image_converter.get_config() for task in (scratch, tuned)]
+    assert settings[0]["scale"] == settings[1]["scale"] != 1 / 127.5
+    assert settings[0]["offset"] == settings[1]["offset"]
     assert "compiling the first update" in output
     again, output = run()
     assert again == table and "compiling the first update" not in output
+    with pytest.raises(UserError, match="scores.json was made with other seeds. Remove "):
+        run(["0"])

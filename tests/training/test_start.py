@@ -196,7 +196,7 @@ def test_a_run_of_ours_gives_student_and_head_and_the_teacher_is_a_copy(tmp_path
     first.student.save_to_preset(str(tmp_path / "run" / "preset"))
     model, lines = start(recipe_for("vision", tmp_path / "run"))
     assert lines[1:] == [
-        "the teacher is a copy of the student, as none stands beside it",
+        "the teacher is a copy of the student, as it is when a run begins",
         "the regression head is fresh, as none stands beside it",
     ]
     Checkpoints(str(tmp_path / "run" / "checkpoints"), first).save(7)
