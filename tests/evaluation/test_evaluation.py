@@ -203,10 +203,10 @@ def test_scores_are_numbers_and_not_classes(tokenizer, tmp_path):
 
 
 def test_too_few_examples_for_a_probe(tmp_path):
-    write_tree(tmp_path, 4)
+    write_tree(tmp_path, 5)
     backbone = make_backbone("vision_per_block")
     examples = open_examples(backbone, f"folder:{tmp_path}")
-    train = dataclasses.replace(examples, labels=np.array([0, 0, 0, 0]))
+    train = dataclasses.replace(examples, labels=np.array([0, 0, 0, 0, 1]))
     with pytest.raises(DataError, match="needs examples of two classes or more"):
         probe_backbone(backbone, CONVERTER, train, examples)
 
