@@ -43,6 +43,8 @@ setup(
         "audio-io": ["tensorflow-io>=0.37"],
         # Beam search with a language model; its wheels have KenLM inside.
         "lm": ["flashlight-text>=0.0.7"],
+        # Warm-up requests of an export, and gRPC of tools/serve.py. It follows TensorFlow's versions.
+        "serving": ["tensorflow-serving-api>=2.20,<2.22"],
         # torch and transformers are what our numbers are compared with; the package needs neither.
         "test": [
             "flashlight-text>=0.0.7",
@@ -50,6 +52,7 @@ setup(
             "pytest",
             "pytest-xdist",
             "ruff",
+            "tensorflow-serving-api>=2.20,<2.22",
             "torch==2.13.0",
             "transformers>=5",
         ],
