@@ -12,7 +12,7 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.11",
-    packages=find_packages(include=["d2v_tf", "d2v_tf.*"]),
+    packages=find_packages(include=["d2v_tf", "d2v_tf.*", "d2v_serving"]),
     install_requires=[
         "absl-py",
         "importlib_resources",  # tensorflow-datasets imports it without asking for it
@@ -43,8 +43,8 @@ setup(
         "audio-io": ["tensorflow-io>=0.37"],
         # Beam search with a language model; its wheels have KenLM inside.
         "lm": ["flashlight-text>=0.0.7"],
-        # Warm-up requests of an export, and gRPC of tools/serve.py. It follows TensorFlow's versions.
-        "serving": ["tensorflow-serving-api>=2.20,<2.22"],
+        # Warm-up requests of an export, and gRPC of tools/serve.py.
+        "serving": ["tensorflow-serving-api>=2.19,<2.22"],
         # torch and transformers are what our numbers are compared with; the package needs neither.
         "test": [
             "flashlight-text>=0.0.7",
@@ -52,7 +52,7 @@ setup(
             "pytest",
             "pytest-xdist",
             "ruff",
-            "tensorflow-serving-api>=2.20,<2.22",
+            "tensorflow-serving-api>=2.19,<2.22",
             "torch==2.13.0",
             "transformers>=5",
         ],
