@@ -18,6 +18,13 @@ flags.DEFINE_string(
     "reads.",
 )
 flags.DEFINE_string("to", None, "Folder of the model on the server; versions are folders in it.")
+flags.DEFINE_enum(
+    "format",
+    "saved_model",
+    ["saved_model", "litert", "onnx"],
+    "What to write. LiteRT (images only) and ONNX: --to is a file, and nothing in it makes the "
+    "model's input.",
+)
 flags.DEFINE_integer(
     "version", None, "Default: one more than the highest that is there.", lower_bound=1
 )
@@ -43,9 +50,14 @@ def main(argv):
         return
     # Imported late, so that --help and a wrong flag answer at once.
     from d2v_tf.errors import UserError
-    from d2v_tf.exporting.export import export
+    from d2v_tf.exporting.export import export, load_model
+    from d2v_tf.exporting.other_formats import export_file
 
     try:
+        if FLAGS.format != "saved_model":
+            export_file(load_model(source, FLAGS.precision, print), FLAGS.to, FLAGS.format)
+            print(f"{FLAGS.to}: written")
+            return
         path = export(
             source,
             FLAGS.to,

@@ -70,21 +70,32 @@ def export(
             raise ExportError("precision: only for a path; a model has its own already.")
     else:
         path = os.fspath(model)
-        precision = precision or "float32"
-        if precision not in PRECISIONS:
-            raise ExportError(f"precision: {precision!r} is none of {', '.join(PRECISIONS)}.")
         if pairs is None:
             pairs = trained_on_pairs(path)
         preprocessing = load_preprocessing(path) if preprocessing is None else preprocessing
-        load = load_task if has_head(path) else load_backbone
-        model = load(path, dtype=PRECISIONS[precision], verbose=False)
-        say(f"{path}: {type(model).__name__}, {model.count_params():,} parameters")
+        model = load_model(path, precision or "float32", say)
     requests = requests_for(model, preprocessing, bool(pairs))
     signatures = signatures_of(model, requests)
     name = os.path.basename(os.path.normpath(folder))
     write_more = warmup_writer(name, signatures) if warmup else lambda folder: None
     labels = label_names(model) if head_of(model) else None
     return write_version(os.fspath(folder), version, signatures, labels, write_more)
+
+
+def load_model(path, precision="float32", say=print):
+    """Reads a task, or a backbone where there is no head.
+
+    Args:
+        path: str. What `load_backbone` or `load_task` reads.
+        precision: `"float32"` or `"bfloat16"`.
+        say: callable(str), called with what it is.
+    """
+    if precision not in PRECISIONS:
+        raise ExportError(f"precision: {precision!r} is none of {', '.join(PRECISIONS)}.")
+    load = load_task if has_head(path) else load_backbone
+    model = load(path, dtype=PRECISIONS[precision], verbose=False)
+    say(f"{path}: {type(model).__name__}, {model.count_params():,} parameters")
+    return model
 
 
 def requests_for(model, preprocessing, pairs=False):

@@ -161,9 +161,11 @@ def files(tmp_path_factory):
 
 
 def by_hand(model, raw):
-    """Logits as `tools/evaluate.py` computes them, of one example after the other."""
+    """Logits as `tools/evaluate.py` computes them, without padding."""
     task, preprocessing = model
     make = input_maker(preprocessing, task.backbone)
+    if not isinstance(preprocessing, d2v_tf.Data2VecAudioConverter):
+        return forward(task)(make(raw))
     return np.concatenate([forward(task)(make([one])) for one in raw])
 
 
@@ -282,6 +284,25 @@ def test_labels_stand_in_the_assets_and_versions_are_not_overwritten(models, exp
     parent = os.path.dirname(exported["padding"])
     with pytest.raises(ExportError, match="padding/1 exists. Servers do not read a version twice"):
         d2v_tf.export(*models["padding"][:1], parent, models["padding"][1], version=1)
+
+
+def test_a_preset_in_bfloat16(models, files, tmp_path):
+    """Read from where a run leaves it; computed in bfloat16, and answered in float32."""
+    (task, converter), (_, raw) = models["image"], images_of(files)
+    task.save_to_preset(str(tmp_path / "run" / "preset"))
+    converter.save_to_preset(str(tmp_path / "run" / "preset"))
+    lines = []
+    path = d2v_tf.export(
+        tmp_path / "run", tmp_path / "to", version=7, precision="bfloat16", say=lines.append
+    )
+    assert path == str(tmp_path / "to" / "7")
+    assert lines == [f"{tmp_path}/run: Data2VecImageClassifier, {task.count_params():,} parameters"]
+    served = tf.saved_model.load(path).signatures["serving_default"]
+    answer = served(image_bytes=tf.constant(image_files()))
+    expected = by_hand(models["image"], raw)
+    difference = np.abs(answer["logits"].numpy() - expected)
+    assert answer["logits"].dtype == tf.float32
+    assert 1e-4 < difference.max() < 0.1 * np.abs(expected).max()
 
 
 def test_greedy_text_is_that_of_the_decoder():
