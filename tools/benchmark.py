@@ -142,12 +142,19 @@ def print_serving(result):
         f"{result['modality']} {result['size']}, {result['parameters']:,} parameters, float32, "
         f"{result['threads']} threads, load average {result['load']:.1f}"
     )
-    table = Table("batch", "", "latency", "examples/s", "largest difference", box=None)
+    table = Table("batch", "", "ms", "middle half", "examples/s", "difference", box=None)
     for batch, timings in result["batches"].items():
         for name in ("served", "pytorch"):
-            rate = f"{timings[name]['examples_per_second']:,.2f}"
-            difference = f"{timings['difference']:.1e}" if name == "served" else ""
-            table.add_row(str(batch), name, _milliseconds(timings[name]), rate, difference)
+            timing = timings[name]
+            median, low, high = (1000 * timing[key] for key in ("median", "low", "high"))
+            table.add_row(
+                str(batch),
+                name,
+                f"{median:,.1f}",
+                f"{low:,.1f} to {high:,.1f}",
+                f"{timing['examples_per_second']:,.2f}",
+                f"{timings['difference']:.1e}" if name == "served" else "",
+            )
     console.print(table)
 
 

@@ -275,6 +275,32 @@ def test_bad_requests_are_refused(answers, request_of):
     assert isinstance(said, str) and len(said) > 10, said
 
 
+@pytest.mark.parametrize(
+    "asked",
+    [("image", "serving_default"), ("ctc", "wav"), ("text", "serving_default")],
+    ids="-".join,
+)
+def test_a_session_answers_the_same(exported, answers, asked):
+    """TensorFlow Serving runs the graph by a session, with the initializers that it finds there."""
+    model, signature = asked
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        graph = tf.compat.v1.saved_model.load(session, ["serve"], exported[model])
+        names = graph.signature_def[signature]
+        fetched = {name: info.name for name, info in names.outputs.items()}
+
+        def run(requests):
+            return session.run(fetched, {names.inputs[k].name: v for k, v in requests.items()})
+
+        for name, value in run(good_requests()[asked]).items():
+            expected = answers[0][asked][name]
+            if value.dtype.kind == "f":
+                assert_same(value, expected)
+            else:
+                assert value.tolist() == expected.tolist()
+        with pytest.raises(tf.errors.InvalidArgumentError):
+            run(bad_requests()[asked])
+
+
 def test_labels_stand_in_the_assets_and_versions_are_not_overwritten(models, exported):
     for name, labels in (("image", NAMES), ("ctc", VOCABULARY)):
         with open(os.path.join(exported[name], "assets", "labels.txt")) as file:
