@@ -43,13 +43,23 @@ setup(
         "audio-io": ["tensorflow-io>=0.37"],
         # Beam search with a language model; its wheels have KenLM inside.
         "lm": ["flashlight-text>=0.0.7"],
+        # Warm-up requests of an export, and gRPC of tools/serve.py.
+        "serving": ["tensorflow-serving-api>=2.19,<2.22"],
+        # tools/export.py --format=onnx, and what runs such files; LiteRT's are written without.
+        "onnx": ["onnx", "onnxruntime", "tf2onnx>=1.16"],
+        "litert": ["ai-edge-litert"],
         # torch and transformers are what our numbers are compared with; the package needs neither.
         "test": [
+            "ai-edge-litert",
             "flashlight-text>=0.0.7",
+            "onnx",
+            "onnxruntime",
             "pillow",
             "pytest",
             "pytest-xdist",
             "ruff",
+            "tensorflow-serving-api>=2.19,<2.22",
+            "tf2onnx>=1.16",
             "torch==2.13.0",
             "transformers>=5",
         ],

@@ -6,6 +6,7 @@ from d2v_tf.backbones.speech import Data2VecSpeechBackbone as Data2VecSpeechBack
 from d2v_tf.backbones.text import Data2VecTextBackbone as Data2VecTextBackbone
 from d2v_tf.backbones.vision import Data2VecVisionBackbone as Data2VecVisionBackbone
 from d2v_tf.data.tokenization import Data2VecTextTokenizer as Data2VecTextTokenizer
+from d2v_tf.exporting.export import export as export
 from d2v_tf.finetuning.audio_classifier import Data2VecAudioClassifier as Data2VecAudioClassifier
 from d2v_tf.finetuning.ctc import Data2VecSpeechCTC as Data2VecSpeechCTC
 from d2v_tf.finetuning.image_classifier import Data2VecImageClassifier as Data2VecImageClassifier

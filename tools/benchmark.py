@@ -28,6 +28,12 @@ flags.DEFINE_integer("steps", 20, "How often a step is timed.", lower_bound=1)
 flags.DEFINE_multi_string(
     "set", [], "A key of the recipe, as in --set model.num_layers=2; may be repeated."
 )
+flags.DEFINE_bool(
+    "serving",
+    False,
+    "Measure the answers of an exported model of --size=base instead, for --batch or for 1, 8 and "
+    "32 examples, beside the same weights in PyTorch.",
+)
 flags.DEFINE_bool("json", False, "Print one JSON object instead of a table.")
 
 
@@ -39,15 +45,30 @@ def main(argv):
     from d2v_tf.errors import UserError
 
     try:
-        with tempfile.TemporaryDirectory() as folder:
-            result = benchmark(folder)
+        if FLAGS.serving:
+            result = benchmark_serving()
+        else:
+            with tempfile.TemporaryDirectory() as folder:
+                result = benchmark(folder)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
     if FLAGS.json:
         print(json.dumps(result))
+    elif FLAGS.serving:
+        print_serving(result)
     else:
         print_table(result)
+
+
+def benchmark_serving():
+    from d2v_tf.benchmark.serving import SIZES, measure_serving
+    from d2v_tf.errors import UserError
+
+    if FLAGS.size not in SIZES:
+        raise UserError(f"--serving: --size is {FLAGS.size!r}, not one of {', '.join(SIZES)}.")
+    batches = (1, 8, 32) if FLAGS.batch is None else (FLAGS.batch,)
+    return measure_serving(FLAGS.modality, FLAGS.size, batches, FLAGS.steps)
 
 
 def benchmark(folder):
@@ -110,6 +131,31 @@ def print_table(result):
     for name, value in rows.items():
         table.add_row(name, value)
     Console(highlight=False, soft_wrap=True).print(table)
+
+
+def print_serving(result):
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(
+        f"{result['modality']} {result['size']}, {result['parameters']:,} parameters, float32, "
+        f"{result['threads']} threads, load average {result['load']:.1f}"
+    )
+    table = Table("batch", "", "ms", "middle half", "examples/s", "difference", box=None)
+    for batch, timings in result["batches"].items():
+        for name in ("served", "pytorch"):
+            timing = timings[name]
+            median, low, high = (1000 * timing[key] for key in ("median", "low", "high"))
+            table.add_row(
+                str(batch),
+                name,
+                f"{median:,.1f}",
+                f"{low:,.1f} to {high:,.1f}",
+                f"{timing['examples_per_second']:,.2f}",
+                f"{timings['difference']:.1e}" if name == "served" else "",
+            )
+    console.print(table)
 
 
 def _milliseconds(timing):

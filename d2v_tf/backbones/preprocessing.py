@@ -89,7 +89,9 @@ class Data2VecAudioConverter(AudioConverter):
     """Normalizes and pads waveforms as they were in pre-training.
 
     Input: a waveform of one channel at 16 kHz, float `[N]`, or a list of them, or `[B, N]`; in
-    graphs (`tf.data`) one of the tensors. `sampling_rate`, optional, is theirs, to be checked.
+    graphs (`tf.data`) one of the tensors. `sampling_rate`, optional, is theirs, to be checked;
+    `lengths`, optional, int `[B]`, says how many samples of each row are real, where the others,
+    at its end, are padding.
     Output: what the backbone is called with: `"waveform"` float32 `[B, N]`, zero mean and unit
     variance each, and `"padding_mask"` int32 `[B, N]`, 1 = real.
 
@@ -107,7 +109,7 @@ class Data2VecAudioConverter(AudioConverter):
 
     backbone_cls = Data2VecSpeechBackbone
 
-    def call(self, inputs, sampling_rate=None):
+    def call(self, inputs, sampling_rate=None, lengths=None):
         if sampling_rate is not None and sampling_rate != SAMPLE_RATE:
             raise ValueError(
                 f"Data2VecAudioConverter takes waveforms at {SAMPLE_RATE} Hz. Received: "
@@ -115,11 +117,13 @@ class Data2VecAudioConverter(AudioConverter):
                 f"soxr.resample(waveform, {sampling_rate}, {SAMPLE_RATE})."
             )
         if self._use_tf_workflow():
-            return self._call_in_graph(inputs)
+            return self._call_in_graph(inputs, lengths)
         if not isinstance(inputs, (list, tuple)):
             inputs = np.asarray(inputs)
             _check_axes(inputs.shape)
             inputs = [inputs] if inputs.ndim == 1 else list(inputs)
+        if lengths is not None:
+            inputs = [row[:length] for row, length in zip(inputs, lengths, strict=True)]
         if not inputs:
             raise ValueError("Data2VecAudioConverter needs at least one waveform. Received: []")
         waveforms = [_checked(waveform, i) for i, waveform in enumerate(inputs)]
@@ -131,15 +135,21 @@ class Data2VecAudioConverter(AudioConverter):
             "padding_mask": (np.arange(longest) < lengths[:, None]).astype("int32"),
         }
 
-    def _call_in_graph(self, inputs):
+    def _call_in_graph(self, inputs, lengths):
         import tensorflow as tf  # graphs are TensorFlow's whatever Keras' backend is
 
         x = tf.cast(inputs, tf.float32)
         _check_axes(x.shape)
-        x = tf.debugging.assert_all_finite(x[None] if x.shape.rank == 1 else x, "A waveform")
-        mean, variance = tf.nn.moments(x, axes=[1], keepdims=True)
-        x = (x - mean) / tf.sqrt(variance + EPSILON)
-        return {"waveform": x, "padding_mask": tf.ones_like(x, tf.int32)}
+        x = x[None] if x.shape.rank == 1 else x
+        if lengths is None:
+            lengths = tf.fill([tf.shape(x)[0]], tf.shape(x)[1])
+        real = tf.sequence_mask(lengths, tf.shape(x)[1])  # [B, N]
+        x = tf.debugging.assert_all_finite(tf.where(real, x, 0.0), "A waveform")
+        counts = tf.cast(lengths, tf.float32)[:, None]
+        x = tf.where(real, x - tf.reduce_sum(x, axis=1, keepdims=True) / counts, 0.0)
+        variance = tf.reduce_sum(tf.square(x), axis=1, keepdims=True) / counts
+        x = x / tf.sqrt(variance + EPSILON)
+        return {"waveform": x, "padding_mask": tf.cast(real, tf.int32)}
 
 
 def normalize_waveform(waveform):

@@ -159,6 +159,16 @@ class TestWaveforms:
         assert not got["waveform"][1, 400:].any()
         np.testing.assert_array_equal(got["padding_mask"].sum(axis=1), [600, 400])
 
+    def test_lengths_say_what_is_padding_outside_of_graphs_and_in_them(self):
+        waves = [self.rng.normal(3.0, 5.0, n).astype("float32") for n in (600, 400)]
+        batch = np.stack([waves[0], np.append(waves[1], np.full(200, 9.0, "float32"))])
+        expected = self.converter(waves)
+        lengths = np.array([600, 400], "int32")
+        in_graph = tf.function(lambda x, n: self.converter(x, lengths=n), autograph=False)
+        for got in (self.converter(batch, lengths=lengths), in_graph(batch, lengths)):
+            for name, value in expected.items():
+                np.testing.assert_allclose(got[name], value, atol=1e-5)
+
     @pytest.mark.parametrize("shape", [(600,), (3, 600)])
     def test_tf_data_gives_what_a_call_gives(self, shape):
         waveforms = self.rng.normal(3.0, 5.0, shape).astype("float32")

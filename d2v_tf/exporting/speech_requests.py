@@ -1,0 +1,80 @@
+"""Waveforms and WAV files in a request, as the backbone's input."""
+
+import functools
+
+import numpy as np
+import tensorflow as tf
+
+from d2v_tf.backbones.preprocessing import SAMPLE_RATE, Data2VecAudioConverter
+from d2v_tf.backbones.speech_frontend import receptive_field
+from d2v_tf.exporting.requests import ExportError, Requests, check_each
+from d2v_tf.exporting.wav import decode_wavs
+
+
+def speech_requests(backbone, converter):
+    """How a speech model is asked: by waveforms, by padded waveforms, by WAV files.
+
+    Args:
+        backbone: `Data2VecSpeechBackbone`.
+        converter: `Data2VecAudioConverter`.
+
+    Returns:
+        list of three `Requests`. A signature of TensorFlow Serving has no inputs that may be left
+        out of a REST request, so `lengths` makes a signature of its own.
+
+    Raises:
+        ExportError: for a converter of another kind.
+    """
+    if not isinstance(converter, Data2VecAudioConverter):
+        raise ExportError(
+            f"A speech model needs a Data2VecAudioConverter to be served. Received: {converter}. "
+            "Give the folder of a run, which has one."
+        )
+    shortest = receptive_field(backbone.conv_kernel_sizes, backbone.conv_strides)
+    prepare = functools.partial(_inputs_of, converter, shortest)
+
+    def of_waveforms(waveform):
+        batch, samples = tf.unstack(tf.shape(waveform))
+        return prepare(waveform, tf.fill([batch], samples))
+
+    def of_files(wav_bytes):
+        return prepare(*decode_wavs(wav_bytes))
+
+    noise = 0.1 * np.random.default_rng(0).normal(size=(1, SAMPLE_RATE)).astype("float32")
+    file = tf.audio.encode_wav(noise[0][:, None], SAMPLE_RATE).numpy()
+    waveform = tf.TensorSpec([None, None], tf.float32)
+    lengths = tf.TensorSpec([None], tf.int32)
+    return [
+        Requests("", {"waveform": waveform}, of_waveforms, {"waveform": noise}),
+        Requests(
+            "padded",
+            {"waveform": waveform, "lengths": lengths},
+            prepare,
+            {"waveform": noise, "lengths": np.array([SAMPLE_RATE - 1000], "int32")},
+        ),
+        Requests(
+            "wav",
+            {"wav_bytes": tf.TensorSpec([None], tf.string)},
+            of_files,
+            {"wav_bytes": np.array([file], object)},
+        ),
+    ]
+
+
+def _inputs_of(converter, shortest, waveform, lengths):
+    """What the backbone takes, of waveforms `[B, N]` of which `lengths` `[B]` samples are real."""
+    with tf.control_dependencies(
+        [
+            tf.debugging.assert_equal(
+                tf.shape(lengths)[0], tf.shape(waveform)[0], "lengths must be one a waveform."
+            )
+        ]
+    ):
+        lengths = tf.identity(lengths)
+    samples = tf.shape(waveform)[1]
+    with check_each(lengths <= samples, "is shorter than its length says, {} samples", lengths):
+        lengths = tf.identity(lengths)
+    too_short = f"has {{}} samples, and the model needs at least {shortest}"
+    with check_each(lengths >= shortest, too_short, lengths):
+        lengths = tf.identity(lengths)
+    return converter(waveform, lengths=lengths)

@@ -1,0 +1,70 @@
+"""Strings in a request, as the backbone's input."""
+
+import numpy as np
+import tensorflow as tf
+
+from d2v_tf.data.tokenization import Data2VecTextTokenizer
+from d2v_tf.exporting.requests import ExportError, Requests, check_each
+from d2v_tf.exporting.word_cache import bounded
+from d2v_tf.finetuning.text_preprocessor import Data2VecTextClassifierPreprocessor
+
+STRINGS = tf.TensorSpec([None], tf.string)
+
+
+def text_requests(model, tokenizer, pairs):
+    """How a text model is asked: by texts, or by pairs of them.
+
+    Texts that are too long are cut as in training.
+
+    Args:
+        model: `Data2VecTextBackbone`, or a task with its own preprocessor, which is then used.
+        tokenizer: `Data2VecTextTokenizer`.
+        pairs: bool. Whether it is asked about pairs.
+
+    Returns:
+        list of one `Requests`.
+
+    Raises:
+        ExportError: for a tokenizer of another kind.
+    """
+    own = getattr(model, "preprocessor", None)
+    tokenizer = tokenizer if own is None else own.tokenizer
+    if not isinstance(tokenizer, Data2VecTextTokenizer):
+        raise ExportError(
+            f"A text model needs a Data2VecTextTokenizer to be served. Received: {tokenizer}. "
+            "Give the folder of a run, which has one."
+        )
+    backbone = getattr(model, "backbone", model)
+    length = backbone.max_sequence_length if own is None else own.sequence_length
+    tokenizer, tables = bounded(tokenizer)
+    preprocessor = Data2VecTextClassifierPreprocessor(
+        tokenizer, length, **({} if own is None else {"truncate": own.truncate})
+    )
+
+    def token_ids(texts):
+        inputs = preprocessor(tuple(map(checked, texts)) if pairs else checked(texts), None)
+        # As long as the longest of them: padding changes nothing but the time it takes.
+        longest = tf.reduce_max(tf.reduce_sum(tf.cast(inputs["padding_mask"], tf.int32), axis=1))
+        return {name: tf.cast(x[:, :longest], tf.int32) for name, x in inputs.items()}
+
+    if pairs:
+        return [
+            Requests(
+                "",
+                {"first": STRINGS, "second": STRINGS},
+                lambda first, second: token_ids((first, second)),
+                {"first": np.array(["a text"], object), "second": np.array(["another"], object)},
+                tuple(tables),
+            )
+        ]
+    example = {"text": np.array(["a text"], object)}
+    return [Requests("", {"text": STRINGS}, lambda text: token_ids(text), example, tuple(tables))]
+
+
+def checked(texts):
+    """The texts, where all of them are UTF-8 and none is empty."""
+    valid = tf.strings.unicode_transcode(texts, "UTF-8", "UTF-8", errors="replace") == texts
+    with check_each(valid, "is not UTF-8"):
+        texts = tf.identity(texts)
+    with check_each(tf.strings.strip(texts) != "", "is an empty text"):
+        return tf.identity(texts)

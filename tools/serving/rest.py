@@ -1,0 +1,140 @@
+"""TensorFlow Serving's REST interface on this machine only.
+
+After `tensorflow_serving/g3doc/api_rest.md` of tensorflow/serving; classify and regress, which take
+`tf.Example`, are not there.
+"""
+
+import json
+import re
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from google.protobuf import json_format
+
+from serving.errors import ServingError, invalid
+from serving.json_tensors import read_request, write_response
+
+PATH = re.compile(
+    r"/v1/models/(?P<model>[^/:]+)"
+    r"(/versions/(?P<version>\d+)|/labels/(?P<label>[^/:]+))?"
+    r"(?P<what>:predict|:classify|:regress|/metadata)?"
+)
+MOST_BYTES = 2**28
+
+
+def make_rest_server(models, port):
+    """A server that is run by `serve_forever()`.
+
+    Args:
+        models: dict of name to `Model`.
+        port: int. 0 takes a free one.
+
+    Returns:
+        `http.server.ThreadingHTTPServer`, whose `server_port` is the port.
+    """
+    handler = type("Handler", (_Handler,), {"models": models})
+    server = ThreadingHTTPServer(("127.0.0.1", port), handler)
+    server.daemon_threads = True
+    return server
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    models = {}
+
+    def do_GET(self):
+        self._answer(lambda path: _get(*self._model(path), path))
+
+    def do_POST(self):
+        try:
+            size = int(self.headers.get("Content-Length") or 0)
+        except ValueError:
+            size = -1
+        if not 0 <= size <= MOST_BYTES:
+            self.close_connection = True  # the body is not read
+            self._send(413 if size > 0 else 400, {"error": f"A body of {size} bytes is not read."})
+            return
+        body = self.rfile.read(size)
+        self._answer(lambda path: _post(*self._model(path), path, body))
+
+    def _model(self, path):
+        name = path["model"]
+        number = None if path["version"] is None else int(path["version"])
+        if name not in self.models or path["label"] is not None:
+            which = f"{name}, label {path['label']}" if path["label"] else name
+            raise ServingError("NOT_FOUND", f"Servable not found for request: Latest({which})")
+        return self.models[name], number
+
+    def _answer(self, function):
+        try:
+            path = PATH.fullmatch(self.path.split("?")[0])
+            if path is None:
+                raise ServingError("NOT_FOUND", f"Malformed request: {self.command} {self.path}")
+            status, content = 200, function(path)
+        except ServingError as error:
+            status, content = error.http_status, {"error": error.message}
+        except Exception as error:  # a server goes on
+            self.log_error("%r", error)
+            status, content = 500, {"error": f"internal error: {type(error).__name__}: {error}"}
+        self._send(status, content)
+
+    def _send(self, status, content):
+        encoded = json.dumps(content, ensure_ascii=False).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(encoded)))
+        self.end_headers()
+        self.wfile.write(encoded)
+
+    def log_request(self, *_):
+        pass  # a line a request is too much
+
+
+def _get(model, number, path):
+    if path["what"] == "/metadata":
+        return _metadata(model, number)
+    if path["what"]:
+        raise invalid(f"{path['what']} takes POST.")
+    status = [
+        {
+            "version": str(version),
+            "state": state,
+            "status": {"error_code": "UNKNOWN" if message else "OK", "error_message": message},
+        }
+        for version, state, message in model.status(number)
+    ]
+    return {"model_version_status": status}
+
+
+def _metadata(model, number):
+    number, loaded = model.version(number)
+    signatures = {
+        name: json_format.MessageToDict(
+            signature,
+            preserving_proto_field_name=True,
+            always_print_fields_with_no_presence=True,
+        )
+        for name, signature in loaded.signatures.items()
+    }
+    return {
+        "model_spec": {"name": model.name, "signature_name": "", "version": str(number)},
+        "metadata": {"signature_def": {"signature_def": signatures}},
+    }
+
+
+def _post(model, number, path, body):
+    if path["what"] != ":predict":
+        raise ServingError(
+            "UNIMPLEMENTED", f"POST of {path['what'] or 'nothing'} is not there, only of :predict."
+        )
+    try:
+        content = json.loads(body)
+    except ValueError as error:
+        raise invalid(f"JSON Parse error: {error}") from None
+    if not isinstance(content, dict):
+        raise invalid("Request must be a JSON object.")
+    name = content.get("signature_name", "")
+    if not isinstance(name, str):
+        raise invalid('"signature_name" must be a string.')
+    _, loaded = model.version(number)
+    inputs, is_rows = read_request(content, loaded.signature(name))
+    return write_response(loaded.run(name, inputs), is_rows)
