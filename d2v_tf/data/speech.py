@@ -84,7 +84,7 @@ def pretraining_dataset(
     max_seconds=20.0,
     buckets=4,
     shuffle=True,
-    multiple_of=1,
+    multiple_of=None,
     num_shards=1,
     shard=0,
 ):
@@ -107,7 +107,8 @@ def pretraining_dataset(
         num_frames: function from samples to the encoder's frames, for ints and tensors.
         bad_examples: `BadExamples`.
         min_seconds, max_seconds, buckets, shuffle, multiple_of: as `plan_batches`. Records have
-            no buckets, and short ones are not left out but padded.
+            no buckets, and short ones are not left out but padded. `multiple_of` is num_shards
+            unless given.
         num_shards, shard: ints. The shard's batches are every num_shards-th row of the whole ones.
 
     Returns:
@@ -116,9 +117,10 @@ def pretraining_dataset(
         has B and N where all batches have the same.
 
     Raises:
-        DataError: where too many files have no readable header, or most are too short.
+        DataError: where too many files have no readable header, most are too short, or a batch does
+            not divide by num_shards.
     """
-    multiple_of *= num_shards
+    multiple_of = multiple_of or num_shards
     if isinstance(source, SpeechFiles):
         report_unusable(source, min_seconds, bad_examples)
         plan = plan_batches(
@@ -131,18 +133,15 @@ def pretraining_dataset(
             shuffle=shuffle,
             multiple_of=multiple_of,
         )
+        _check_shards([size for size, _ in plan.shapes], num_shards)
         shapes = [(size // num_shards, length) for size, length in plan.shapes]
         batches = planned_batches(
             source, plan, start, _samples(min_seconds), bad_examples, num_shards, shard
         )
     else:
         length = _samples(max_seconds)
-        size = _samples(batch_seconds) // length // multiple_of * multiple_of
-        if not size:
-            raise DataError(
-                f"data: a batch of {batch_seconds:g} s is too small for {multiple_of} examples of "
-                f"{max_seconds:g} s. Raise the batch or lower the longest crop."
-            )
+        size = records_in_batch(batch_seconds, max_seconds, multiple_of)
+        _check_shards([size], num_shards)
         shapes = [(size // num_shards, length)]
         records = source.records(start * size, seed, shuffle, num_shards, shard)
         batches = read_examples(
@@ -180,6 +179,27 @@ def pretraining_dataset(
         }
 
     return batches.map(finish, num_parallel_calls=tf.data.AUTOTUNE).prefetch(1)
+
+
+def records_in_batch(batch_seconds, max_seconds, multiple_of):
+    """Examples in a batch of records, all padded to `max_seconds`.
+
+    Raises:
+        DataError: where there is none.
+    """
+    size = _samples(batch_seconds) // _samples(max_seconds) // multiple_of * multiple_of
+    if not size:
+        raise DataError(
+            f"data: a batch of {batch_seconds:g} s is too small for {multiple_of} examples of "
+            f"{max_seconds:g} s. Raise the batch or lower the longest crop."
+        )
+    return size
+
+
+def _check_shards(sizes, num_shards):
+    uneven = [size for size in sizes if size % num_shards]
+    if uneven:
+        raise DataError(f"data: a batch of {uneven[0]} examples has no {num_shards} equal parts.")
 
 
 def evaluation_dataset(
