@@ -10,7 +10,7 @@ import tensorflow as tf
 from d2v_tf.backbones.preprocessing import EPSILON, normalize_waveform
 from d2v_tf.data.audio_files import SAMPLE_RATE, AudioError
 from d2v_tf.data.length_buckets import BucketPlan, choose_bucket_lengths
-from d2v_tf.data.reading import DataError, read_examples
+from d2v_tf.data.reading import ATTEMPTS, DataError, read_examples
 from d2v_tf.data.seeds import stream_seed
 from d2v_tf.data.speech_sources import SpeechFiles
 
@@ -373,11 +373,14 @@ def _in_threads(function, count):
 
 def _read_into(row, source, index, min_length, place, bad_examples):
     """Reads an utterance into a row of zeros; returns its length, 0 if it cannot be read."""
-    try:
-        waveform = source.read(index, min_samples=min_length, max_samples=len(row), place=place)
-    except AudioError as error:
-        bad_examples.report(source.names[index], str(error))
-        return 0
+    for attempt in range(ATTEMPTS):
+        try:
+            waveform = source.read(index, min_samples=min_length, max_samples=len(row), place=place)
+            break
+        except AudioError as error:
+            if attempt == ATTEMPTS - 1:
+                bad_examples.report(source.names[index], str(error))
+                return 0
     row[: len(waveform)] = normalize_waveform(waveform)
     return len(waveform)
 
