@@ -32,6 +32,12 @@ flags.DEFINE_string(
     "that has a checkpoint goes on from it.",
 )
 flags.DEFINE_string("workdir", None, "Folder of the run. Default: runs/NAME_OF_THE_RECIPE.")
+flags.DEFINE_string(
+    "strategy",
+    "auto",
+    "Where it is computed. auto: all GPUs of this machine, else its CPU; cpu; mirrored: at least "
+    "two GPUs; multiworker: the processes that TF_CONFIG or Slurm names; tpu or tpu:ADDRESS.",
+)
 flags.DEFINE_multi_string(
     "set", [], "A key of the recipe, as in --set optimizer.learning_rate=0.001; may be repeated."
 )
@@ -45,9 +51,9 @@ def main(argv):
     workdir = FLAGS.workdir or os.path.join("runs", Path(config).stem)
     try:
         pretrain(config, workdir)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stopped:
         print(f"stopped; the same command continues the run in {workdir}", file=sys.stderr)
-        sys.exit(130)
+        sys.exit(getattr(stopped, "exit_status", 130))
 
 
 def pretrain(config, workdir):
@@ -65,9 +71,11 @@ def pretrain(config, workdir):
     try:
         recipe = load_recipe(config, overrides, FLAGS.modality)
         from d2v_tf.training import pretrain
+        from d2v_tf.training.strategy import open_replicas
 
+        replicas = open_replicas(FLAGS.strategy)
         console = Console(highlight=False, soft_wrap=True)
-        pretrain.pretrain(recipe, workdir, console, published_batch_size(config))
+        pretrain.pretrain(recipe, workdir, console, published_batch_size(config), replicas)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)

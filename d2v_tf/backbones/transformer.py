@@ -381,13 +381,15 @@ class TransformerEncoder(keras.layers.Layer):
         if self.shared_bias is not None:
             self.shared_bias.build()
 
-    def call(self, x, padding_mask=None, training=None, features=None):
+    def call(self, x, padding_mask=None, training=None, features=None, run_block=None):
         """Encodes `x`.
 
         Args:
             x: `[B, T, D]`.
             padding_mask: optional `[B, T]`, 1 = real. Padding is not attended to.
             features: `None`, `"ffn"` or `"block"`.
+            run_block: optional function that calls a block for `call`, with the block and its
+                arguments, such as one that keeps less for the gradient.
 
         Returns:
             `[B, T, D]`; with `features`, also a list of one `[B, T, D]` a block, first block first:
@@ -411,7 +413,10 @@ class TransformerEncoder(keras.layers.Layer):
         collected = []
         for i, block in enumerate(self.blocks):
             before = x
-            x, feed_forward = block(x, logit_bias=logit_bias, training=training)
+            if run_block is None:
+                x, feed_forward = block(x, logit_bias=logit_bias, training=training)
+            else:
+                x, feed_forward = run_block(block, x, logit_bias, training)
             if kept is not None:  # computed and thrown away: the step's graph stays one and static
                 x = ops.where(kept[i], x, before)
             collected.append(feed_forward if features == "ffn" else x)

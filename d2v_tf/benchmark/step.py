@@ -3,7 +3,6 @@
 import functools
 import os
 import platform
-import resource
 import statistics
 import sys
 import time
@@ -13,6 +12,7 @@ import tensorflow as tf
 
 from d2v_tf.errors import UserError
 from d2v_tf.pretraining.targets import regression_loss
+from d2v_tf.training.memory import peak_memory
 from d2v_tf.training.modalities import modality_of
 from d2v_tf.training.precision import resolve_precision, resolve_xla
 from d2v_tf.training.pretrain import build_model
@@ -66,7 +66,7 @@ def _measure(recipe, data, model, steps, began):
     train = model.train_function
     _wait_for(train(again))
     first_step = time.perf_counter() - began
-    memory = _peak_memory()
+    memory = peak_memory()
 
     rate, cpu = _time_input(data, steps)
     with_input = _time_with_input(train, data, steps)
@@ -183,15 +183,6 @@ def _quartiles(seconds):
     """The median of durations, and the middle half."""
     low, median, high = np.percentile(seconds, [25, 50, 75])
     return {"median": float(median), "low": float(low), "high": float(high)}
-
-
-def _peak_memory():
-    """Bytes: the most that the process has had of the machine, and of its first GPU."""
-    unit = 1 if sys.platform == "darwin" else 1024
-    memory = {"host": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit}
-    if tf.config.list_physical_devices("GPU"):
-        memory["gpu"] = tf.config.experimental.get_memory_info("GPU:0")["peak"]
-    return memory
 
 
 def _num_cores():

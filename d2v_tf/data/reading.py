@@ -10,6 +10,8 @@ from d2v_tf.errors import UserError
 
 # Examples that one call reads: enough to make the call's own cost small.
 CHUNK = 32
+# Times that an example is read before another takes its place: file systems have bad moments.
+ATTEMPTS = 3
 
 
 class DataError(UserError):
@@ -79,9 +81,9 @@ def read_examples(records, load, transform, bad_examples, batch_size, drop_remai
     """Reads one example for each record, in the order of the records.
 
     TensorFlow's graphs have no try and except; `ignore_errors` on a dataset is one, and the
-    positions missing from its result tell which records failed. Those, and only those, are tried
-    again with their next candidate. So good data costs nothing more, and position and example
-    stay tied however many files are bad.
+    positions missing from its result tell which records failed. Those, and only those, are read
+    again, and then with their next candidate. So good data costs nothing more, and position and
+    example stay tied however many files are bad.
 
     Args:
         records: dataset of `{"position": int64, "candidates": [C]}`; positions ascend.
@@ -125,14 +127,15 @@ def read_examples(records, load, transform, bad_examples, batch_size, drop_remai
         num_candidates = candidates.shape[1]
 
         def try_next(turn, positions, candidates, rows):
-            good = read_good(positions, candidates[:, turn])
+            number, attempt = turn // ATTEMPTS, turn % ATTEMPTS
+            good = read_good(positions, candidates[:, number])
             failed = ~tf.reduce_any(positions[:, None] == good["position"], axis=1)
             positions = tf.boolean_mask(positions, failed)
             candidates = tf.boolean_mask(candidates, failed)
-            replaceable = (turn + 1 < num_candidates) | (num_candidates == 1)
+            replaceable = (number + 1 < num_candidates) | (num_candidates == 1)
             tf.cond(
-                tf.reduce_any(failed),
-                lambda: tf.py_function(report, [candidates[:, turn], replaceable], tf.bool),
+                tf.reduce_any(failed) & (attempt == ATTEMPTS - 1),
+                lambda: tf.py_function(report, [candidates[:, number], replaceable], tf.bool),
                 lambda: True,
             )
             rows = {name: tf.concat([rows[name], good[name]], 0) for name in good} if rows else good
@@ -140,10 +143,12 @@ def read_examples(records, load, transform, bad_examples, batch_size, drop_remai
 
         first = try_next(0, positions, candidates, None)
         _, _, _, rows = tf.while_loop(
-            lambda turn, positions, *_: (turn < num_candidates) & (tf.size(positions) > 0),
+            lambda turn, positions, *_: (
+                (turn < ATTEMPTS * num_candidates) & (tf.size(positions) > 0)
+            ),
             try_next,
             first,
-            maximum_iterations=num_candidates,
+            maximum_iterations=ATTEMPTS * num_candidates,
         )
         order = tf.argsort(rows["position"])
         return {name: tf.gather(row, order) for name, row in rows.items()}
@@ -163,7 +168,7 @@ def _explain(candidate, load, transform):
         transform(example, tf.constant(0, tf.int64))
     except (tf.errors.OpError, ValueError) as error:
         return name, first_line(error)
-    return name, "it could not be read the first time, but could the second"
+    return name, f"it could not be read {ATTEMPTS} times, but could after that"
 
 
 def first_line(error):

@@ -10,7 +10,7 @@ import tensorflow as tf
 from d2v_tf.backbones.preprocessing import EPSILON, normalize_waveform
 from d2v_tf.data.audio_files import SAMPLE_RATE, AudioError
 from d2v_tf.data.length_buckets import BucketPlan, choose_bucket_lengths
-from d2v_tf.data.reading import DataError, read_examples
+from d2v_tf.data.reading import ATTEMPTS, DataError, read_examples
 from d2v_tf.data.seeds import stream_seed
 from d2v_tf.data.speech_sources import SpeechFiles
 
@@ -84,7 +84,7 @@ def pretraining_dataset(
     max_seconds=20.0,
     buckets=4,
     shuffle=True,
-    multiple_of=1,
+    multiple_of=None,
     num_shards=1,
     shard=0,
 ):
@@ -107,7 +107,8 @@ def pretraining_dataset(
         num_frames: function from samples to the encoder's frames, for ints and tensors.
         bad_examples: `BadExamples`.
         min_seconds, max_seconds, buckets, shuffle, multiple_of: as `plan_batches`. Records have
-            no buckets, and short ones are not left out but padded.
+            no buckets, and short ones are not left out but padded. `multiple_of` is num_shards
+            unless given.
         num_shards, shard: ints. The shard's batches are every num_shards-th row of the whole ones.
 
     Returns:
@@ -116,9 +117,10 @@ def pretraining_dataset(
         has B and N where all batches have the same.
 
     Raises:
-        DataError: where too many files have no readable header, or most are too short.
+        DataError: where too many files have no readable header, most are too short, or a batch does
+            not divide by num_shards.
     """
-    multiple_of *= num_shards
+    multiple_of = multiple_of or num_shards
     if isinstance(source, SpeechFiles):
         report_unusable(source, min_seconds, bad_examples)
         plan = plan_batches(
@@ -131,18 +133,15 @@ def pretraining_dataset(
             shuffle=shuffle,
             multiple_of=multiple_of,
         )
+        _check_shards([size for size, _ in plan.shapes], num_shards)
         shapes = [(size // num_shards, length) for size, length in plan.shapes]
         batches = planned_batches(
             source, plan, start, _samples(min_seconds), bad_examples, num_shards, shard
         )
     else:
         length = _samples(max_seconds)
-        size = _samples(batch_seconds) // length // multiple_of * multiple_of
-        if not size:
-            raise DataError(
-                f"data: a batch of {batch_seconds:g} s is too small for {multiple_of} examples of "
-                f"{max_seconds:g} s. Raise the batch or lower the longest crop."
-            )
+        size = records_in_batch(batch_seconds, max_seconds, multiple_of)
+        _check_shards([size], num_shards)
         shapes = [(size // num_shards, length)]
         records = source.records(start * size, seed, shuffle, num_shards, shard)
         batches = read_examples(
@@ -180,6 +179,27 @@ def pretraining_dataset(
         }
 
     return batches.map(finish, num_parallel_calls=tf.data.AUTOTUNE).prefetch(1)
+
+
+def records_in_batch(batch_seconds, max_seconds, multiple_of):
+    """Examples in a batch of records, all padded to `max_seconds`.
+
+    Raises:
+        DataError: where there is none.
+    """
+    size = _samples(batch_seconds) // _samples(max_seconds) // multiple_of * multiple_of
+    if not size:
+        raise DataError(
+            f"data: a batch of {batch_seconds:g} s is too small for {multiple_of} examples of "
+            f"{max_seconds:g} s. Raise the batch or lower the longest crop."
+        )
+    return size
+
+
+def _check_shards(sizes, num_shards):
+    uneven = [size for size in sizes if size % num_shards]
+    if uneven:
+        raise DataError(f"data: a batch of {uneven[0]} examples has no {num_shards} equal parts.")
 
 
 def evaluation_dataset(
@@ -353,11 +373,14 @@ def _in_threads(function, count):
 
 def _read_into(row, source, index, min_length, place, bad_examples):
     """Reads an utterance into a row of zeros; returns its length, 0 if it cannot be read."""
-    try:
-        waveform = source.read(index, min_samples=min_length, max_samples=len(row), place=place)
-    except AudioError as error:
-        bad_examples.report(source.names[index], str(error))
-        return 0
+    for attempt in range(ATTEMPTS):
+        try:
+            waveform = source.read(index, min_samples=min_length, max_samples=len(row), place=place)
+            break
+        except AudioError as error:
+            if attempt == ATTEMPTS - 1:
+                bad_examples.report(source.names[index], str(error))
+                return 0
     row[: len(waveform)] = normalize_waveform(waveform)
     return len(waveform)
 

@@ -7,6 +7,13 @@ from keras import ops
 from d2v_tf.backbones.initializers import without_drawing
 from d2v_tf.backbones.transformer import FEATURE_KINDS
 from d2v_tf.pretraining.ema import ema_decay, update_teacher
+from d2v_tf.pretraining.remat import rematerialized
+from d2v_tf.pretraining.replicas import (
+    replicated_train_function,
+    seeds_apart,
+    sum_over_replicas,
+    update_as_it_is,
+)
 from d2v_tf.pretraining.targets import (
     TARGET_NORMS,
     average_targets,
@@ -47,6 +54,8 @@ class Data2Vec(keras.Model):
         accumulate: int. Micro-batches that an update's batch is computed in, one after the other.
             The loss is divided by the masked positions of the whole batch, so the result depends on
             it only where dropout or stochastic depth draws for each part anew.
+        remat: bool. Whether the student's blocks are computed a second time for the gradient: a
+            block's input stays in memory, and not what it computes from it.
 
     Raises:
         ValueError: for arguments outside these.
@@ -73,6 +82,7 @@ class Data2Vec(keras.Model):
         head_layers=1,
         max_masked=None,
         accumulate=1,
+        remat=False,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -119,6 +129,7 @@ class Data2Vec(keras.Model):
         self.head_layers = head_layers
         self.max_masked = max_masked
         self.accumulate = accumulate
+        self.remat = remat
 
         dim = student.output_shape[-1]
         self.teacher = type(student.encoder).from_config(
@@ -167,29 +178,90 @@ class Data2Vec(keras.Model):
             blocks, self.target_norm, self.normalize_average, embedded.get("padding_mask")
         )
 
+    @property
+    def num_replicas(self):
+        """int. The parts that an update's batch is computed in at the same time."""
+        return self.distribute_strategy.num_replicas_in_sync
+
+    def make_train_function(self, force=False):
+        """As Keras', but for replicas, whose all-reduce XLA cannot compile along with the rest."""
+        if self.num_replicas == 1:
+            super().make_train_function(force)
+        elif self.train_function is None or force:
+            update_as_it_is(self.optimizer)
+            self._compiled_parts = self._compile_parts()
+            self.train_function = replicated_train_function(
+                self.distribute_strategy, self.train_step, self.run_eagerly
+            )
+
+    def _maybe_symbolic_build(self, iterator=None, data_batch=None):
+        """Everything is built; Keras would reduce a first batch over the replicas to find out."""
+
+    def _compile_parts(self):
+        """The two halves of a step, before and after the all-reduce, each compiled by itself."""
+        parts = [self._gradients_apart, self._update]
+        # What strategy.run is given, TPUs compile as a whole, the all-reduce with it.
+        if not self.jit_compile or isinstance(self.distribute_strategy, tf.distribute.TPUStrategy):
+            return parts
+        compiled = [tf.function(part, jit_compile=True, reduce_retracing=True) for part in parts]
+        # XLA has no all-reduce between its devices here, and batch norm needs one inside.
+        return [parts[0], compiled[1]] if self.target_norm == "batch" else compiled
+
     def train_step(self, batch):
-        """One update of the student and one step of the EMA. Returns the logs."""
-        decay = ema_decay(self.optimizer.iterations, *self.ema)
-        learning_rate = ops.convert_to_tensor(self.optimizer.learning_rate)
+        """One update of the student and one step of the EMA. Returns the logs.
+
+        In replicas: of all of them together. Sums over positions are added up before anything is
+        divided, clipped or logged, so the result is that of the whole batch in one replica.
+        """
+        gradients_of, update, add_up = self._gradients_of, self._update, lambda x: x
+        if self.num_replicas > 1:
+            (gradients_of, update), add_up = self._compiled_parts, sum_over_replicas
         # The divisor is known before the first forward pass, so micro-batches add up exactly.
         counts = tf.math.count_nonzero(batch["mask"], axis=1, dtype=tf.int32)  # [B]
         counts = tf.minimum(counts, self._num_positions(batch["mask"]))
-        total = tf.maximum(tf.cast(tf.reduce_sum(counts), tf.float32), 1.0)
-        if self.accumulate == 1:
-            gradients, sums = self._gradients(batch, total)
-        else:
-            gradients, sums = self._accumulated_gradients(batch, total)
-        self.optimizer.apply(gradients, self.trainable_variables)
-        update_teacher(self.teacher.weights, self.student.encoder.weights, decay)
+        total, examples = add_up(
+            [
+                tf.cast(tf.reduce_sum(counts), tf.float32),
+                tf.cast(tf.shape(counts)[0], tf.float32),
+            ]
+        )
+        gradients, sums = add_up(gradients_of(batch, tf.maximum(total, 1.0), *self._replica()))
         return {
             "loss": sums["loss"],
             "target_var": deviation(sums["targets"]),
             "pred_var": deviation(sums["predictions"]),
             "frontend_var": sums["frontend"][0] / tf.maximum(sums["frontend"][1], 1.0),
-            "ema_decay": decay,
-            "learning_rate": learning_rate,
-            "examples": tf.cast(tf.shape(counts)[0], tf.float32),
+            **update(gradients),
+            "examples": examples,
         }
+
+    def _replica(self):
+        """The number of this replica, where there are several."""
+        if self.num_replicas == 1:
+            return ()
+        context = tf.distribute.get_replica_context()
+        return (tf.cast(context.replica_id_in_sync_group, tf.int64),)
+
+    def _update(self, gradients):
+        """Applies the batch's gradients and moves the teacher."""
+        decay = ema_decay(self.optimizer.iterations, *self.ema)
+        learning_rate = ops.convert_to_tensor(self.optimizer.learning_rate)
+        self.optimizer.apply(gradients, self.trainable_variables)
+        update_teacher(self.teacher.weights, self.student.encoder.weights, decay)
+        return {"ema_decay": decay, "learning_rate": learning_rate}
+
+    def _gradients_apart(self, batch, total, replica):
+        """`_gradients_of` with dropout that no other replica draws."""
+        with seeds_apart(self._seed_states(), replica):
+            return self._gradients_of(batch, total)
+
+    def _seed_states(self):
+        return [v.value for v in self.non_trainable_variables if "seed_generator" in v.path]
+
+    def _gradients_of(self, batch, total):
+        if self.accumulate == 1:
+            return self._gradients(batch, total)
+        return self._accumulated_gradients(batch, total)
 
     def _gradients(self, batch, total):
         """Gradients of the loss summed over `batch` divided by `total`, and the sums to log."""
@@ -263,6 +335,7 @@ class Data2Vec(keras.Model):
                     self.target_norm,
                     self.normalize_average,
                     target_embedded.get("padding_mask"),
+                    sum_over_replicas if self.num_replicas > 1 else None,
                 )
             )
         hidden = self._student_hidden(embedded, mask, training=True)
@@ -291,7 +364,8 @@ class Data2Vec(keras.Model):
         if student.mask_token is not None:
             features = student.mask_token(features, mask)
         features = student.positions(features, padding_mask, training=training)
-        hidden = student.encoder(features, padding_mask, training=training)
+        run_block = rematerialized if self.remat and training else None
+        hidden = student.encoder(features, padding_mask, training=training, run_block=run_block)
         return hidden[:, student.num_prefix_tokens :]
 
     def _predict(self, hidden):

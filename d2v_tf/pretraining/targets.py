@@ -7,7 +7,7 @@ TARGET_NORMS = (None, "layer", "instance", "batch")
 EPSILON = 1e-5
 
 
-def normalize(x, norm, padding_mask=None):
+def normalize(x, norm, padding_mask=None, add_up=None):
     """Normalises features to zero mean and unit variance, without learned weights.
 
     Args:
@@ -15,6 +15,8 @@ def normalize(x, norm, padding_mask=None):
         norm: `"layer"` (over D), `"instance"` (over T, per example and channel), `"batch"` (over B
             and T, per channel) or `None`, which gives `x` back.
         padding_mask: optional `[B, T]`, 1 = real. Padding stays out of the statistics over T.
+        add_up: optional function of a tensor to its sum over replicas, for `"batch"`, whose
+            statistics are those of the whole batch.
 
     Raises:
         ValueError: for another norm.
@@ -32,13 +34,19 @@ def normalize(x, norm, padding_mask=None):
         weights = ops.ones_like(x[..., :1])
     else:
         weights = ops.cast(padding_mask, x.dtype)[..., None]  # [B, T, 1]
-    count = ops.maximum(ops.sum(weights, axis=axes, keepdims=True), 1.0)
-    mean = ops.sum(x * weights, axis=axes, keepdims=True) / count
-    variance = ops.sum(ops.square(x - mean) * weights, axis=axes, keepdims=True) / count
+    if norm != "batch" or add_up is None:
+        add_up = _as_it_is
+    count = ops.maximum(add_up(ops.sum(weights, axis=axes, keepdims=True)), 1.0)
+    mean = add_up(ops.sum(x * weights, axis=axes, keepdims=True)) / count
+    variance = add_up(ops.sum(ops.square(x - mean) * weights, axis=axes, keepdims=True)) / count
     return (x - mean) * ops.rsqrt(variance + EPSILON)
 
 
-def average_targets(features, norm, normalize_average=False, padding_mask=None):
+def _as_it_is(x):
+    return x
+
+
+def average_targets(features, norm, normalize_average=False, padding_mask=None, add_up=None):
     """Averages the teacher's blocks into one regression target (arXiv 2202.03555, section 3.3).
 
     Each block is normalised before the average, without learned weights, so a loud block counts
@@ -51,6 +59,7 @@ def average_targets(features, norm, normalize_average=False, padding_mask=None):
         normalize_average: bool. Normalise the average once more (vision), in the same way, or over
             D where `norm` is `None`. Defaults to `False`.
         padding_mask: optional `[B, T]`, 1 = real. Padding stays out of the statistics over T.
+        add_up: as in `normalize`.
 
     Returns:
         float32 `[B, T, D]`.
@@ -68,10 +77,10 @@ def average_targets(features, norm, normalize_average=False, padding_mask=None):
     total = 0.0
     for feature in features:
         feature = ops.cast(ops.stop_gradient(feature), "float32")
-        total = total + normalize(feature, norm, padding_mask)
+        total = total + normalize(feature, norm, padding_mask, add_up)
     average = total / len(features)
     if normalize_average:
-        average = normalize(average, norm or "layer", padding_mask)
+        average = normalize(average, norm or "layer", padding_mask, add_up)
     return average
 
 

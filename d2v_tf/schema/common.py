@@ -86,11 +86,13 @@ class Recipe(Group):
     init: Annotated[str, Field(min_length=1)] | None = None
     batch_size: Positive
     accumulate: Positive = 1
+    remat: bool = False  # less memory, more time: blocks are computed again for the gradient
     precision: Literal["float32", "bfloat16", "auto"] = "auto"
     xla: Literal[True, False, "auto"] = "auto"
     log_every: Positive = 10
     checkpoint_every: Positive = 1000
     keep_checkpoints: Positive = 3
+    keep_every: Duration = 0  # updates whose checkpoints are kept for good; 0 = none
     probe_every: Duration = 0  # 0 = after the last update only
     data2vec: Data2VecGroup
     optimizer: OptimizerGroup

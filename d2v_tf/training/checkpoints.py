@@ -1,6 +1,9 @@
 """Checkpoints from which a run continues as if it had never stopped."""
 
+import glob
+import os
 import re
+import shutil
 
 import keras
 import tensorflow as tf
@@ -40,14 +43,18 @@ class Checkpoints:
     does by an atomic rename after the data is on disk: a run killed while saving resumes from the
     one before. The input's position is a function of the step and is not stored.
 
+    A checkpoint is on disk when `save` returns: it is not written while training goes on, so that
+    what is named is whole, and what an error of the disk means is known at the step it happens.
+
     Args:
         folder: str. Made if missing.
         model: a compiled `Data2Vec`.
-        keep: int. Checkpoints to keep.
+        keep: int. The last ones to keep.
+        keep_every: int. Those of steps that it divides are kept for good, under `kept/`; 0 = none.
     """
 
-    def __init__(self, folder, model, keep=3):
-        self.folder = folder
+    def __init__(self, folder, model, keep=3, keep_every=0):
+        self.folder, self.keep_every = folder, keep_every
         self.variables = named_variables(model)
         checkpoint = tf.train.Checkpoint(variables=self.variables)
         self.manager = tf.train.CheckpointManager(
@@ -59,10 +66,48 @@ class Checkpoints:
 
         Returns:
             str, the path, or `None` where nothing was saved because of such a number.
+
+        Raises:
+            CheckpointError: where it cannot be written; the ones before are as they were.
         """
         if not all_finite(self.variables.values()):
             return None
-        return self.manager.save(checkpoint_number=step)
+        try:
+            path = self.manager.save(checkpoint_number=step)
+            if self.keep_every and step % self.keep_every == 0:
+                self._keep_for_good(path)
+            return path
+        except (tf.errors.OpError, OSError) as error:
+            for part in glob.glob(f"{glob.escape(self.folder)}/step-{step}[._]*"):
+                shutil.rmtree(part) if os.path.isdir(part) else os.remove(part)
+            reason = str(error).strip().splitlines()[0][:200]
+            raise CheckpointError(
+                f"The checkpoint of step {step} cannot be written to {self.folder} ({reason}). "
+                "Those before it are whole. Free some space, or lower keep_checkpoints."
+            ) from error
+
+    def _keep_for_good(self, path):
+        """Gives a checkpoint's files a second name, which costs no space where links can be."""
+        kept = os.path.join(self.folder, "kept")
+        os.makedirs(kept, exist_ok=True)
+        # The index comes last: with it a checkpoint is whole.
+        for file in sorted(glob.glob(f"{glob.escape(path)}.*")):
+            target = os.path.join(kept, os.path.basename(file))
+            temporary = f"{target}.tmp"
+            if os.path.exists(temporary):
+                os.remove(temporary)
+            try:
+                os.link(file, temporary)
+            except OSError:  # not every file system has links
+                shutil.copyfile(file, temporary)
+            os.replace(temporary, target)
+
+    def _paths(self):
+        """All checkpoints, newest first."""
+        indices = glob.glob(f"{glob.escape(self.folder)}/kept/step-*.index")
+        kept = {_step_of(path): path for path in (i.removesuffix(".index") for i in indices)}
+        last = {_step_of(path): path for path in self.manager.checkpoints}
+        return [path for _, path in sorted({**kept, **last}.items(), reverse=True)]
 
     def restore(self):
         """Restores the newest checkpoint that can be read.
@@ -75,14 +120,14 @@ class Checkpoints:
             CheckpointError: where checkpoints exist and none fits the model or can be read.
         """
         passed_over = []
-        paths = list(reversed(self.manager.checkpoints))
+        paths = self._paths()
         for path in paths:
             try:
                 self._check_shapes(path)
                 # Reads every variable before the first is changed only in so far as TensorFlow
                 # does: after a failure the next older checkpoint overwrites all of them.
                 self.manager.checkpoint.restore(path).assert_consumed()
-                return int(re.search(r"step-(\d+)$", path).group(1)), passed_over
+                return _step_of(path), passed_over
             except (tf.errors.OpError, ValueError, AssertionError) as error:
                 if isinstance(error, CheckpointError):
                     raise
@@ -138,6 +183,10 @@ def read_newest(folder, names):
     return [reader.get_tensor(key) for key in keys] if all(map(reader.has_tensor, keys)) else []
 
 
+def _step_of(path):
+    return int(re.search(r"step-(\d+)$", path).group(1))
+
+
 def _stored_name(name):
     """What TensorFlow calls a variable of this name in a checkpoint."""
     escaped = name.replace(".", "..").replace("/", ".S")
@@ -158,18 +207,27 @@ class Checkpointer(keras.callbacks.Callback):
         start: int. Updates made before this fit.
         steps: int. Updates of the whole run.
         every: int. Updates between two checkpoints.
+        warn: optional callable(str). Told of a checkpoint that cannot be written, where a later one
+            still may be; without it, training ends there.
     """
 
-    def __init__(self, checkpoints, start, steps, every):
+    def __init__(self, checkpoints, start, steps, every, warn=None):
         super().__init__()
-        self.checkpoints = checkpoints
+        self.checkpoints, self.warn = checkpoints, warn
         self.step = self.saved = start
         self.steps, self.every = steps, every
 
     def on_train_batch_end(self, batch, logs=None):
         self.step += 1
-        if self.step % self.every == 0 or self.step == self.steps:
+        if self.step == self.steps:
             self.save_now()
+        elif self.step % self.every == 0:
+            try:
+                self.save_now()
+            except CheckpointError as error:
+                if self.warn is None:
+                    raise
+                self.warn(str(error))
 
     def save_now(self):
         """Saves unless this step is saved already. Returns the step that is on disk."""

@@ -1,5 +1,6 @@
 """Evidence of learning: probes of the backbone beside the untrained one and a plain baseline."""
 
+import collections
 import dataclasses
 import functools
 import os
@@ -60,9 +61,22 @@ class Evidence:
         for task in list(self.tasks):
             self._measure(task, functools.partial(mean_pooled_features, backbone), step, of)
 
-    def every(self, steps, start):
-        """A Keras callback that measures every `steps` updates, `start` of them made before."""
-        return _MeasureEvery(self, steps, start)
+    def every(self, steps, start, after=None):
+        """A Keras callback that measures every `steps` updates, `start` of them made before.
+
+        Args:
+            after: optional function of the step, called after each measurement.
+        """
+        return _MeasureEvery(self, steps, start, after)
+
+    @property
+    def best_step(self):
+        """The step of the best linear probe, the mean of all tasks; `None` before there is one."""
+        scores = collections.defaultdict(list)
+        for record in read_json_lines(self.path):
+            if record["step"]:
+                scores[record["step"]].append(record["linear"])
+        return max(scores, key=lambda step: np.mean(scores[step]), default=None)
 
     def print_table(self):
         """Prints all scores, oldest first."""
@@ -107,11 +121,13 @@ class Evidence:
 
 
 class _MeasureEvery(keras.callbacks.Callback):
-    def __init__(self, evidence, steps, start):
+    def __init__(self, evidence, steps, start, after):
         super().__init__()
-        self.evidence, self.steps, self.step = evidence, steps, start
+        self.evidence, self.steps, self.step, self.after = evidence, steps, start, after
 
     def on_train_batch_end(self, batch, logs=None):
         self.step += 1
         if self.step % self.steps == 0:
             self.evidence.measure(self.model.student, self.step)
+            if self.after is not None:
+                self.after(self.step)

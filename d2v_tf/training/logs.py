@@ -11,6 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 SHOWN = ("loss", "target_var", "pred_var")
@@ -75,6 +76,7 @@ class RunLog(keras.callbacks.Callback):
         self.speed = Speedometer()
         self.writer = tf.summary.create_file_writer(os.path.join(workdir, "tensorboard"))
         self.bar = None
+        self.failed = False
 
     def on_train_begin(self, logs=None):
         if self.bar is not None:
@@ -114,17 +116,29 @@ class RunLog(keras.callbacks.Callback):
         if self.bar is not None:
             self.bar.stop()
             self.bar = None
-        self.writer.close()
+        try:
+            self.writer.close()
+        except tf.errors.OpError as error:
+            self._say_failed(error)
 
     def _write(self, step, logs):
         record = {name: float(value) for name, value in logs.items()}
         record["examples_per_second"] = self.speed.per_second
         record.update(self.counts())
-        append_json(self.path, {"step": step, **record})
-        with self.writer.as_default(step=step):
-            for name, value in record.items():
-                if value is not None:
-                    tf.summary.scalar(name, value)
+        try:
+            append_json(self.path, {"step": step, **record})
+            with self.writer.as_default(step=step):
+                for name, value in record.items():
+                    if value is not None:
+                        tf.summary.scalar(name, value)
+        except (OSError, tf.errors.OpError) as error:  # a full disk is no reason to stop
+            self._say_failed(error)
+
+    def _say_failed(self, error):
+        if not self.failed:
+            reason = escape(str(error).splitlines()[0][:200])
+            self.console.print(f"[yellow]warning:[/] some of the log cannot be written ({reason})")
+        self.failed = True
 
     def _status(self, step, logs):
         parts = [f"{name} {float(logs[name]):.4f}" for name in self.shown]

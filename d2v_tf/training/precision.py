@@ -7,7 +7,7 @@ POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
 
 def has_accelerator():
     """Whether TensorFlow sees a GPU or TPU."""
-    return bool(tf.config.list_physical_devices("GPU") or tf.config.list_physical_devices("TPU"))
+    return bool(tf.config.get_visible_devices("GPU") or tf.config.get_visible_devices("TPU"))
 
 
 def cpu_multiplies_bfloat16():
@@ -35,7 +35,7 @@ def resolve_precision(precision):
     """
     if precision != "auto":
         return precision
-    gpus = tf.config.list_physical_devices("GPU")
+    gpus = tf.config.get_visible_devices("GPU")
     if gpus:
         multiplies = all(map(gpu_multiplies_bfloat16, gpus))
     else:

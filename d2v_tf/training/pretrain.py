@@ -1,6 +1,8 @@
 """One pre-training run, from recipe to preset."""
 
+import functools
 import os
+import shutil
 
 import keras
 import tensorflow as tf
@@ -8,39 +10,61 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from d2v_tf.data.reading import first_line
+from d2v_tf.errors import UserError
 from d2v_tf.pretraining.data2vec import Data2Vec
+from d2v_tf.pretraining.replicas import replica_scope
 from d2v_tf.training.checkpoints import Checkpointer, Checkpoints
 from d2v_tf.training.evidence import Evidence
 from d2v_tf.training.guard import HealthGuard
 from d2v_tf.training.interrupt import StopOnRequest
 from d2v_tf.training.logs import RunLog, drop_records_after
+from d2v_tf.training.memory import peak_bytes
 from d2v_tf.training.modalities import modality_of
 from d2v_tf.training.optimizer import build_optimizer
 from d2v_tf.training.precision import POLICIES, resolve_precision, resolve_xla
 from d2v_tf.training.start import start_from
-from d2v_tf.training.workdir import open_workdir
+from d2v_tf.training.strategy import Replicas
+from d2v_tf.training.workdir import WorkdirError, open_workdir
 
 
-def build_model(recipe):
+class WorkerLost(UserError):
+    """Another worker of the run is gone; this one cannot go on without it."""
+
+
+# How TensorFlow says that a worker does not answer: nothing that this one did.
+LOST = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.DeadlineExceededError)
+
+
+def build_model(recipe, strategy=None):
     """Builds a recipe's `Data2Vec` with its optimizer, ready to fit.
 
     Seeds Python, NumPy and Keras with `recipe.seed` first, so equal recipes give equal weights.
 
     Args:
         recipe: a resolved `Recipe`.
+        strategy: optional `tf.distribute.Strategy`, for a model in replicas.
 
     Returns:
         A compiled `Data2Vec`.
     """
+    with replica_scope(strategy or tf.distribute.get_strategy()):
+        return _build_model(recipe)
+
+
+def _build_model(recipe):
     modality = modality_of(recipe)
     precision = resolve_precision(recipe.precision)
     keras.utils.set_random_seed(recipe.seed)
     backbone = modality.backbone(**recipe.model.model_dump(), dtype=POLICIES[precision])
+    # It is probed by one worker, on one device: Keras would have all of them predict every batch.
+    backbone._distribute_strategy = None
     model = Data2Vec(
         backbone,
         **recipe.data2vec.model_dump(),
         max_masked=modality.max_masked(recipe),
         accumulate=recipe.accumulate,
+        remat=recipe.remat,
     )
     model.compile(
         build_optimizer(recipe, model.trainable_variables),
@@ -49,7 +73,7 @@ def build_model(recipe):
     return model
 
 
-def pretrain(recipe, workdir, console=None, published_batch_size=None):
+def pretrain(recipe, workdir, console=None, published_batch_size=None, replicas=None):
     """Pre-trains a backbone and leaves it, with all that it takes to continue, in a folder.
 
     The folder decides how the run starts: from its newest readable checkpoint if it has one,
@@ -62,32 +86,56 @@ def pretrain(recipe, workdir, console=None, published_batch_size=None):
             `checkpoints/` and `preset/`.
         console: optional `rich` console for everything that is printed.
         published_batch_size: optional int. The recipe file's batch, named where this one differs.
+        replicas: optional `Replicas`, where the run is computed; TensorFlow's own choice if `None`.
+            Each of several workers calls this, with the same recipe and a folder that all of them
+            see, and the chief alone writes and prints.
 
     Returns:
         The pre-trained backbone.
 
     Raises:
-        WorkdirError, CheckpointError, DataError, RunStopped: each says what to do about it.
+        WorkdirError, CheckpointError, DataError, RunStopped, WorkerLost: each says what to do about
+            it.
     """
-    console = console or Console()
+    replicas = replicas or Replicas(tf.distribute.get_strategy())
+    try:
+        return _pretrain(recipe, workdir, console or Console(), published_batch_size, replicas)
+    except LOST as error:
+        if replicas.num_workers == 1:
+            raise
+        lines = [line for line in str(error).splitlines() if line.startswith("Collective")]
+        reason = lines[0] if lines else first_line(error)
+        raise WorkerLost(
+            f"Worker {replicas.worker} stops, for another one of the {replicas.num_workers} does "
+            f"not answer ({reason}). What that one printed says why. Start all of them "
+            "anew, and the run goes on from its newest checkpoint."
+        ) from None
+
+
+def _pretrain(recipe, workdir, everybody, published_batch_size, replicas):
+    is_chief = replicas.is_chief
+    console = everybody if is_chief else Console(quiet=True)
 
     def warn(line):
-        console.print(f"[yellow]warning:[/] {escape(line)}")
+        of = f" of worker {replicas.worker}" if replicas.num_workers > 1 else ""
+        everybody.print(f"[yellow]warning{of}:[/] {escape(line)}")
 
     init = recipe.init
-    with open_workdir(workdir, recipe) as recipe:
+    with open_workdir(workdir, recipe, replicas.count, is_chief) as recipe:
         data = modality_of(recipe).open_data(recipe, warn=warn)
-        model = build_model(recipe)
+        data.check_parts(replicas.count)
+        model = build_model(recipe, replicas.strategy)
         backbone = model.student
-        evidence = Evidence(workdir, console, data.probe_tasks())
-        print_summary(console, recipe, model, data, published_batch_size)
+        evidence = Evidence(workdir, console, data.probe_tasks() if is_chief else [])
+        print_summary(console, recipe, model, data, published_batch_size, replicas)
 
         checkpoints = Checkpoints(
-            os.path.join(workdir, "checkpoints"), model, recipe.keep_checkpoints
+            os.path.join(workdir, "checkpoints"), model, recipe.keep_checkpoints, recipe.keep_every
         )
         start, passed_over = checkpoints.restore()
         for line in passed_over:
             warn(f"{line}; trying the one before")
+        _check_agreement(replicas, workdir, start)
         if start:
             console.print(f"resuming after step {start}")
             if init:
@@ -96,37 +144,98 @@ def pretrain(recipe, workdir, console=None, published_batch_size=None):
         elif recipe.init:
             for line in start_from(model, recipe):
                 console.print(f"init: {escape(line)}")
-        drop_records_after(os.path.join(workdir, "metrics.jsonl"), start)
-        # Before its first checkpoint a run may have been started from other weights.
-        drop_records_after(evidence.path, start or -1)
+        if is_chief:
+            drop_records_after(os.path.join(workdir, "metrics.jsonl"), start)
+            # Before its first checkpoint a run may have been started from other weights.
+            drop_records_after(evidence.path, start or -1)
         try:
             if not start:
                 evidence.measure_baselines(backbone, "initial" if recipe.init else "untrained")
             if start < recipe.steps:
-                _fit(recipe, workdir, console, data, model, checkpoints, evidence, start)
+                _fit(
+                    recipe,
+                    workdir,
+                    console,
+                    warn,
+                    data,
+                    model,
+                    checkpoints,
+                    evidence,
+                    start,
+                    replicas,
+                )
             evidence.measure(backbone, recipe.steps)
         except tf.errors.OpError as error:
             # TensorFlow wraps what an input pipeline raised in an error of its own.
             raise data.explain(error) from None
         evidence.print_table()
+        if not is_chief:
+            replicas.gather(recipe.steps)  # until the chief has written everything
+            return backbone
         preset = os.path.join(workdir, "preset")
-        backbone.save_to_preset(preset)
-        data.save_preprocessing(preset)
+        save_preset(data, backbone, preset)
+        if evidence.best_step == recipe.steps and recipe.probe_every:
+            save_preset(data, backbone, os.path.join(workdir, "best"))
         console.print(f"backbone: {escape(preset)}")
+        replicas.gather(recipe.steps)
         return backbone
 
 
-def _fit(recipe, workdir, console, data, model, checkpoints, evidence, start):
+def save_preset(data, backbone, folder):
+    """Writes a backbone and its preprocessing in place of what is in the folder, once whole."""
+    new, old = f"{folder}.new", f"{folder}.old"
+    for path in (new, old):
+        shutil.rmtree(path, ignore_errors=True)
+    backbone.save_to_preset(new)
+    data.save_preprocessing(new)
+    if os.path.exists(folder):
+        os.rename(folder, old)
+    os.rename(new, folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _check_agreement(replicas, workdir, start):
+    """Refuses workers of which some go on from another update than the chief."""
+    starts = replicas.gather(start)
+    if len(set(starts)) > 1:
+        raise WorkdirError(
+            f"--workdir={workdir} is not one folder: its newest readable checkpoint is of updates "
+            f"{', '.join(map(str, starts))} for workers 0 to {len(starts) - 1}. Give one that all "
+            "workers see, on a shared file system."
+        )
+
+
+def _fit(recipe, workdir, console, warn, data, model, checkpoints, evidence, start, replicas):
     """Trains from update `start` to the last one."""
-    log = RunLog(workdir, start, recipe.steps, recipe.log_every, data.counts, console)
-    checkpointer = Checkpointer(checkpoints, start, recipe.steps, recipe.checkpoint_every)
-    callbacks = [log, HealthGuard(start, recipe.guard), checkpointer]
-    if recipe.probe_every:
-        callbacks.append(evidence.every(recipe.probe_every, start))
+    callbacks = [HealthGuard(start, recipe.guard)]
+    if replicas.is_chief:
+
+        def counts():
+            return {**data.counts(), **peak_bytes()}
+
+        log = RunLog(workdir, start, recipe.steps, recipe.log_every, counts, console)
+        checkpointer = Checkpointer(checkpoints, start, recipe.steps, recipe.checkpoint_every, warn)
+        callbacks = [log, *callbacks, checkpointer]
+    if recipe.probe_every and replicas.is_chief:
+
+        def keep_best(step):
+            if evidence.best_step == step:
+                save_preset(data, model.student, os.path.join(workdir, "best"))
+
+        keep_best(start)  # what a run that was killed may have missed
+        callbacks.append(evidence.every(recipe.probe_every, start, keep_best))
+
+    def save():
+        saved = checkpointer.save_now() if replicas.is_chief else 0
+        replicas.gather(saved)  # nobody leaves before it is on disk
+
+    def anybody(requested):
+        return any(replicas.gather(requested))
+
     try:
-        with StopOnRequest(checkpointer.save_now, console) as stop:
+        with StopOnRequest(save, console, anybody) as stop:
             model.fit(
-                data.batches(start),
+                replicas.distribute(functools.partial(data.batches, start)),
                 steps_per_epoch=recipe.steps - start,
                 epochs=1,
                 verbose=0,
@@ -134,10 +243,11 @@ def _fit(recipe, workdir, console, data, model, checkpoints, evidence, start):
                 callbacks=[*callbacks, stop],
             )
     finally:
-        log.close()
+        if replicas.is_chief:
+            log.close()
 
 
-def print_summary(console, recipe, model, data, published_batch_size=None):
+def print_summary(console, recipe, model, data, published_batch_size=None, replicas=None):
     """Prints what is about to run: model, data, effective batch, length."""
     backbone = model.student
     shape = recipe.model
@@ -156,6 +266,8 @@ def print_summary(console, recipe, model, data, published_batch_size=None):
         "length": f"{recipe.steps:,} updates, {epochs:,.1f} epochs",
         "numbers": f"{precision}, {compiler}",
     }
+    if replicas is not None and replicas.count > 1:
+        rows["devices"] = replicas.describe()
     table = Table.grid(padding=(0, 2))
     for name, value in rows.items():
         table.add_row(name, escape(value))

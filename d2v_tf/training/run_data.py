@@ -9,8 +9,8 @@ from d2v_tf.data.reading import BadExamples, DataError, first_line
 class RunData:
     """What a run reads: its source, and what in it could not be read.
 
-    A modality's class adds `batches_per_epoch`, `describe_batch()`, `batches(step)`,
-    `probe_tasks()` and `save_preprocessing(folder)`.
+    A modality's class adds `batches_per_epoch`, `describe_batch()`, `batches(step, num_workers,
+    worker)`, `probe_tasks()` and `save_preprocessing(folder)`.
 
     Args:
         recipe: a recipe; its `data` group is read.
@@ -37,6 +37,29 @@ class RunData:
     def num_examples(self):
         """int. Examples in the source."""
         return self.source.num_examples
+
+    @property
+    def batch_sizes(self):
+        """list of int. Examples in the batches of an update, over all workers."""
+        return [self.recipe.batch_size]
+
+    def check_parts(self, replicas):
+        """Refuses batches that so many replicas cannot share equally.
+
+        Raises:
+            DataError: names the batch.
+        """
+        parts = replicas * self.recipe.accumulate
+        uneven = [size for size in self.batch_sizes if size % parts]
+        if uneven:
+            accumulate = self.recipe.accumulate
+            in_parts = f", each in {accumulate} parts (accumulate)" if accumulate > 1 else ""
+            raise DataError(
+                f"data: a batch of {uneven[0]} examples cannot be shared equally by {replicas} "
+                f"replicas{in_parts}. Use as many replicas as divide it, or {self.uneven_advice}."
+            )
+
+    uneven_advice = "another batch_size"
 
     def counts(self):
         """Numbers to log with every logged update."""

@@ -10,7 +10,12 @@ from d2v_tf.backbones.speech import Data2VecSpeechBackbone
 from d2v_tf.backbones.speech_frontend import feature_lengths
 from d2v_tf.data.audio_files import SAMPLE_RATE, audio_reader
 from d2v_tf.data.reading import DataError
-from d2v_tf.data.speech import evaluation_dataset, plan_batches, pretraining_dataset
+from d2v_tf.data.speech import (
+    evaluation_dataset,
+    plan_batches,
+    pretraining_dataset,
+    records_in_batch,
+)
 from d2v_tf.data.speech_sources import SpeechFiles, open_speech_source
 from d2v_tf.finetuning.audio_features import log_mel_statistics
 from d2v_tf.masking import max_masked_frames, span_mask
@@ -33,6 +38,11 @@ def max_masked_spans(recipe):
         return tf.maximum(spans, mask.min_spans) * mask.span_length
 
     return limit
+
+
+def size_multiple(group):
+    """What a recipe's batch sizes are multiples of; for one replica where it is not resolved."""
+    return 1 if group.size_multiple == "auto" else group.size_multiple
 
 
 class SpeechData(RunData):
@@ -60,7 +70,7 @@ class SpeechData(RunData):
             "buckets": group.buckets,
             "seed": recipe.seed,
             "shuffle": group.shuffle,
-            "multiple_of": recipe.accumulate,
+            "multiple_of": recipe.accumulate * size_multiple(group),
         }
 
     @functools.cached_property
@@ -77,6 +87,17 @@ class SpeechData(RunData):
             return self.num_examples / self.recipe.batch_size
         return self._plan.batches_per_epoch
 
+    @property
+    def batch_sizes(self):
+        """list of int. Utterances in a batch of each length, over all workers."""
+        if self._plan is None:
+            options = self._batching
+            seconds = options["batch_seconds"], options["max_seconds"]
+            return [records_in_batch(*seconds, options["multiple_of"])]
+        return [size for size, _ in self._plan.shapes]
+
+    uneven_advice = "start anew with --set data.size_multiple=N, a multiple of them"
+
     def describe_batch(self):
         """str. What an update sees, for the summary."""
         seconds = self._batching["batch_seconds"]
@@ -87,8 +108,8 @@ class SpeechData(RunData):
         parts = ", ".join(f"{size} x {length:.1f} s" for size, length in shapes)
         return f"{amount} of audio an update ({parts})"
 
-    def batches(self, step):
-        """The batches from update `step` on, without end."""
+    def batches(self, step, num_workers=1, worker=0):
+        """The batches from update `step` on, without end; of several workers, this one's rows."""
         model, mask = self.recipe.model, self.recipe.mask
 
         def draw_mask(seeds, lengths, num_frames):
@@ -113,6 +134,8 @@ class SpeechData(RunData):
                 strides=model.conv_strides,
             ),
             bad_examples=self.bad_examples,
+            num_shards=num_workers,
+            shard=worker,
         )
 
     def probe_tasks(self):

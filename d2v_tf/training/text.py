@@ -70,13 +70,13 @@ class TextData(RunData):
         tokens = self.recipe.batch_size * self.corpus.row_length
         return f"{self.recipe.batch_size} rows of {self.corpus.row_length}, {tokens:,} tokens"
 
-    def batches(self, step):
-        """The batches from update `step` on, without end."""
+    def batches(self, step, num_workers=1, worker=0):
+        """The batches from update `step` on, without end; of several workers, this one's rows."""
         recipe, mask = self.recipe, self.recipe.mask
         return pretraining_dataset(
             self.corpus,
             sequence_length=recipe.model.max_sequence_length,
-            batch_size=recipe.batch_size,
+            batch_size=recipe.batch_size // num_workers,
             seed=recipe.seed,
             start=step * recipe.batch_size,
             ratio=mask.ratio,
@@ -85,6 +85,8 @@ class TextData(RunData):
             keep_part=mask.keep_part,
             bad_examples=self.bad_examples,
             shuffle=recipe.data.shuffle,
+            num_shards=num_workers,
+            shard=worker,
         )
 
     def probe_tasks(self):

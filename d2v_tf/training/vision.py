@@ -50,15 +50,15 @@ class VisionData(RunData):
         """str. What an update sees, for the summary."""
         return f"{self.recipe.batch_size} examples an update"
 
-    def batches(self, step):
-        """The batches from update `step` on, without end."""
+    def batches(self, step, num_workers=1, worker=0):
+        """The batches from update `step` on, without end; of several workers, this one's rows."""
         recipe = self.recipe
         group = recipe.data
         return pretraining_dataset(
             self.source,
             image_shape=recipe.model.image_shape,
             patch_size=recipe.model.patch_size,
-            batch_size=recipe.batch_size,
+            batch_size=recipe.batch_size // num_workers,
             seed=recipe.seed,
             start=step * recipe.batch_size,
             num_masked=max_masked_patches(recipe),
@@ -72,6 +72,8 @@ class VisionData(RunData):
             std=group.std,
             bad_examples=self.bad_examples,
             shuffle=group.shuffle,
+            num_shards=num_workers,
+            shard=worker,
         )
 
     def probe_tasks(self):

@@ -16,6 +16,7 @@ from d2v_tf.training.precision import resolve_precision, resolve_xla
 # What may change between two starts of one run: none of it changes what an update computes. XLA
 # does: it draws other random numbers.
 FREE_KEYS = {
+    "remat",
     "guard.after_steps",
     "guard.min_target_var",
     "guard.min_pred_var",
@@ -23,6 +24,7 @@ FREE_KEYS = {
     "log_every",
     "checkpoint_every",
     "keep_checkpoints",
+    "keep_every",
     "probe_every",
     "data.eval_source",
     "data.probe_folders",
@@ -38,7 +40,7 @@ class WorkdirError(UserError):
 
 
 @contextlib.contextmanager
-def open_workdir(path, recipe):
+def open_workdir(path, recipe, replicas=1, is_chief=True):
     """Takes the folder of a run for as long as the context lasts and writes `config.yaml`.
 
     A run that is continued goes on with the numbers and the compiler that it was started with,
@@ -47,14 +49,19 @@ def open_workdir(path, recipe):
     Args:
         path: str. Made if missing.
         recipe: a `Recipe`.
+        replicas: int. In how many parts an update is computed at the same time.
+        is_chief: bool. Of several workers only one takes the folder and writes.
 
     Yields:
-        The recipe, with `precision` and `xla` resolved and the `init` that the run started from.
+        The recipe, with what is `auto` resolved and the `init` that the run started from.
 
     Raises:
         WorkdirError: where another process trains there, where the folder holds checkpoints of
             another recipe, or where it cannot be written.
     """
+    if not is_chief:
+        yield _resolve(path, recipe, replicas)
+        return
     try:
         os.makedirs(path, exist_ok=True)
         lock = open(os.path.join(path, ".lock"), "w", encoding="utf-8")
@@ -70,15 +77,23 @@ def open_workdir(path, recipe):
                 f"--workdir={path} is in use by another run. Wait for it to end or choose another "
                 "folder."
             ) from None
-        config = os.path.join(path, "config.yaml")
-        before = {}
-        if glob.glob(f"{glob.escape(path)}/checkpoints/*.index"):
-            before = _with_defaults(_read(config), recipe)
-        recipe = _resolve_auto(recipe, before)
-        if before and not _is_finetuning(recipe):  # weights are read once, at the start
-            recipe = recipe.model_copy(update={"init": before["init"]})
-        _check_and_write(config, recipe, before)
+        recipe = _resolve(path, recipe, replicas)
+        _write(os.path.join(path, "config.yaml"), recipe)
         yield recipe
+
+
+def _resolve(path, recipe, replicas):
+    """The recipe as this run has it; refuses one that it was not started with."""
+    config = os.path.join(path, "config.yaml")
+    before = {}
+    if glob.glob(f"{glob.escape(path)}/checkpoints/*.index"):
+        before = _with_defaults(_read(config), recipe)
+    recipe = _resolve_auto(recipe, before, replicas)
+    if before:
+        if not _is_finetuning(recipe):  # weights are read once, at the start
+            recipe = recipe.model_copy(update={"init": before["init"]})
+        _check(config, recipe, before)
+    return recipe
 
 
 def _read(path):
@@ -111,34 +126,42 @@ def _with_defaults(before, recipe):
     return {**defaults, **before}
 
 
-def _resolve_auto(recipe, before):
+def _resolve_auto(recipe, before, replicas):
     precision, xla = recipe.precision, recipe.xla
     if precision == "auto":
         precision = resolve_precision(before.get("precision", "auto"))
     if xla == "auto":
         xla = resolve_xla(before.get("xla", "auto"), precision, recipe.model)
-    return recipe.model_copy(update={"precision": precision, "xla": xla})
+    recipe = recipe.model_copy(update={"precision": precision, "xla": xla})
+    if getattr(recipe.data, "size_multiple", None) != "auto":
+        return recipe
+    if before.get("data.size_multiple") == "auto":  # a run older than the key
+        before["data.size_multiple"] = 1
+    multiple = before.get("data.size_multiple", replicas)
+    data = recipe.data.model_copy(update={"size_multiple": multiple})
+    return recipe.model_copy(update={"data": data})
 
 
-def _check_and_write(path, recipe, before):
-    text = dump_recipe(recipe)
-    if before:
-        now = _flatten(yaml.safe_load(text))
-        # There, what is measured on decides which weights are the best and when the run ends.
-        free = FREE_KEYS - {"data.eval_source"} if _is_finetuning(recipe) else FREE_KEYS
-        changed = [
-            f"{key} was {before.get(key)!r} and is {now.get(key)!r}"
-            for key in sorted(set(before) | set(now))
-            if before.get(key) != now.get(key) and key not in free
-        ]
-        if changed:
-            raise WorkdirError(
-                f"{path} is of a run with another recipe: {'; '.join(changed)}. To continue that "
-                "run, start it as before; for a new run, choose another --workdir."
-            )
+def _check(path, recipe, before):
+    now = _flatten(yaml.safe_load(dump_recipe(recipe)))
+    # There, what is measured on decides which weights are the best and when the run ends.
+    free = FREE_KEYS - {"data.eval_source"} if _is_finetuning(recipe) else FREE_KEYS
+    changed = [
+        f"{key} was {before.get(key)!r} and is {now.get(key)!r}"
+        for key in sorted(set(before) | set(now))
+        if before.get(key) != now.get(key) and key not in free
+    ]
+    if changed:
+        raise WorkdirError(
+            f"{path} is of a run with another recipe: {'; '.join(changed)}. To continue that run, "
+            "start it as before; for a new run, choose another --workdir."
+        )
+
+
+def _write(path, recipe):
     temporary = f"{path}.tmp"
     with open(temporary, "w", encoding="utf-8") as file:
-        file.write(text)
+        file.write(dump_recipe(recipe))
     os.replace(temporary, path)
 
 

@@ -95,3 +95,30 @@ def test_over_the_limit_every_report_raises():
         bad.report("b.png", "broken")
     with pytest.raises(DataError, match='first: a.png, "broken"'):
         bad.report("a.png", "broken")
+
+
+@pytest.mark.parametrize(("failures", "expected"), [(2, 1), (3, 0)])
+def test_a_read_that_fails_twice_and_then_works_costs_nothing(failures, expected):
+    """The third failure is one too many: the next candidate takes its place."""
+    reads = np.zeros(100, "int64")
+
+    def read(number):
+        reads[number] += 1
+        if number == 1 and reads[number] <= failures:
+            raise OSError("the file system is busy")
+        return number
+
+    def load(number):
+        number = tf.ensure_shape(tf.numpy_function(read, [number], tf.int64), [])
+        return {"name": tf.strings.as_string(number), "number": number}
+
+    records = tf.data.Dataset.from_tensor_slices(
+        {"position": np.arange(3), "candidates": np.array([[0, 10], [1, 11], [2, 12]])}
+    )
+    bad = BadExamples("numbers", 3, max_bad=1.0, warn=str)
+    rows = gather(
+        read_examples(records, load, lambda x, _: {"number": x["number"]}, bad, batch_size=3)
+    )
+    np.testing.assert_array_equal(rows["number"], [0, 1 if expected else 11, 2])
+    assert bad.count == 1 - expected
+    assert reads[0] == 1 and reads[2] == 1

@@ -1,6 +1,7 @@
 """A run continues from its newest readable checkpoint as if it had never stopped."""
 
 import os
+import resource
 from pathlib import Path
 
 import keras
@@ -357,3 +358,84 @@ def test_a_second_run_in_one_process_resumes_the_first(tmp_path):
     other = build_model(recipe.model_copy(update={"seed": 1}))
     assert set(named_variables(other)) == set(named_variables(model))
     assert Checkpoints(str(tmp_path), other).restore() == (3, [])
+
+
+# What is kept for good, and disks that are full.
+
+
+def add_one(model):
+    for variable in named_variables(model).values():
+        variable.assign_add(tf.ones_like(variable))
+
+
+def test_every_kth_is_kept_for_good_and_used_where_the_last_ones_are_broken(tmp_path):
+    model = new_model(seed=1)
+    checkpoints = Checkpoints(str(tmp_path), model, keep=1, keep_every=4)
+    states = {}
+    for step in (2, 4, 6, 8, 10):
+        add_one(model)
+        checkpoints.save(step)
+        states[step] = state(model)
+    assert {p.stem for p in tmp_path.glob("*.index")} == {"step-10"}
+    assert {p.stem for p in tmp_path.glob("kept/*.index")} == {"step-4", "step-8"}
+    garble_data(*files_of(tmp_path, 10))
+    again = new_model(seed=2)
+    step, passed_over = Checkpoints(str(tmp_path), again, keep=1, keep_every=4).restore()
+    assert (step, len(passed_over)) == (8, 1)
+    assert_same_state(state(again), states[8])
+    for file in files_of(tmp_path / "kept", 8):
+        file.unlink()
+    assert Checkpoints(str(tmp_path), again, keep=1, keep_every=4).restore()[0] == 4
+    assert_same_state(state(again), states[4])
+
+
+@pytest.fixture
+def no_room():
+    """Lets no file grow past a few kB: writing fails as on a full disk, halfway through."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+def test_a_full_disk_leaves_the_checkpoints_before(saved, no_room):
+    folder, states = saved
+    before = {p.name: p.read_bytes() for p in folder.iterdir()}
+    model = new_model(seed=2)
+    checkpoints = Checkpoints(str(folder), model)
+    checkpoints.restore()
+    no_room()
+    with pytest.raises(CheckpointError) as caught:
+        checkpoints.save(4)
+    told = str(caught.value)
+    assert told.startswith(f"The checkpoint of step 4 cannot be written to {folder} (")
+    assert told.endswith("Those before it are whole. Free some space, or lower keep_checkpoints.")
+    assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
+    other = new_model(seed=3)
+    assert Checkpoints(str(folder), other).restore() == (3, [])
+    assert_same_state(state(other), states[3])
+
+
+class FullDisk:
+    """Stands for `Checkpoints` on a disk that is full until a step."""
+
+    def __init__(self, until):
+        self.until, self.steps = until, []
+
+    def save(self, step):
+        if step < self.until:
+            raise CheckpointError(f"no room for step {step}")
+        self.steps.append(step)
+        return f"step-{step}"
+
+
+def test_training_outlasts_a_full_disk_but_does_not_end_on_one():
+    warnings, disk = [], FullDisk(until=6)
+    checkpointer = Checkpointer(disk, start=0, steps=8, every=2, warn=warnings.append)
+    for batch in range(8):
+        checkpointer.on_train_batch_end(batch)
+    assert warnings == ["no room for step 2", "no room for step 4"]
+    assert disk.steps == [6, 8]
+    last = Checkpointer(FullDisk(until=9), start=0, steps=2, every=2, warn=warnings.append)
+    last.on_train_batch_end(0)
+    with pytest.raises(CheckpointError, match="no room for step 2"):
+        last.on_train_batch_end(1)

@@ -1,5 +1,6 @@
 """Probes are measured once each, beside the untrained backbone and a baseline."""
 
+import dataclasses
 import io
 
 import numpy as np
@@ -117,3 +118,12 @@ def test_too_few_labels_are_said_and_not_probed(tmp_path, num_train, num_test, o
     evidence.print_table()
     assert scores(evidence) == []
     assert console.file.getvalue().count(f"no probe of class: {found}") == 1
+
+
+def test_the_best_step_has_the_best_mean_of_all_tasks(evidence):
+    assert evidence.best_step is None
+    for step, linear in ((0, 0.99), (5, 0.5), (10, 0.9), (15, 0.8)):
+        for name, found in (("one", 0.5), ("two", linear)):
+            one = dataclasses.replace(evidence.tasks[0], name=name)
+            evidence._record(step, one, "pre-trained", {"knn": 1, "linear": found})
+    assert evidence.best_step == 10  # the untrained backbone and the baseline are no candidates

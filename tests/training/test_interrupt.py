@@ -8,7 +8,7 @@ import threading
 import pytest
 from rich.console import Console
 
-from d2v_tf.training.interrupt import StopOnRequest
+from d2v_tf.training.interrupt import StopOnRequest, Terminated
 
 
 @pytest.fixture
@@ -61,3 +61,27 @@ def test_another_thread_trains_without_the_handler(stop):
     thread.start()
     thread.join()
     assert not errors and signal.getsignal(signal.SIGINT) == before
+
+
+def test_sigterm_saves_and_ends_with_the_status_of_a_signal(stop):
+    with stop:
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGTERM)  # schedulers send it again
+        assert stop.saved == []
+        with pytest.raises(Terminated) as caught:
+            stop.on_train_batch_end(0)
+    assert stop.saved == ["saved"] and caught.value.exit_status == 143
+
+
+def test_a_worker_stops_with_the_one_that_was_told_to():
+    saved, asked = [], []
+
+    def anybody(requested):
+        asked.append(requested)
+        return len(asked) == 2
+
+    stop = StopOnRequest(lambda: saved.append(1), Console(file=io.StringIO()), anybody)
+    stop.on_train_batch_end(0)
+    with pytest.raises(Terminated):
+        stop.on_train_batch_end(1)
+    assert asked == [False, False] and saved == [1]

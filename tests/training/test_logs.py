@@ -16,6 +16,7 @@ from d2v_tf.training.logs import (
     format_seconds,
     read_json_lines,
 )
+from d2v_tf.training.memory import peak_bytes
 
 LOGS = {"loss": 0.5, "target_var": 0.25, "pred_var": 0.125, "learning_rate": 1e-3}
 
@@ -248,3 +249,19 @@ def test_closing_twice_and_without_a_step_is_fine(tmp_path):
     log.close()
     log.close()
     assert not (tmp_path / "metrics.jsonl").exists()
+
+
+def test_the_log_has_the_peak_of_memory_and_outlasts_a_full_disk(tmp_path):
+    console = Console(file=io.StringIO(), width=200)
+    log = RunLog(str(tmp_path), 0, 10, 1, peak_bytes, console)
+    path = log.path
+    log.on_train_begin()
+    for batch in range(4):
+        log.path = path if batch in (0, 3) else "/proc/nowhere"
+        log.on_train_batch_begin(batch)
+        log.on_train_batch_end(batch, {**LOGS, "examples": 8})
+    log.close()
+    records = read_json_lines(path)
+    assert [record["step"] for record in records] == [1, 4]
+    assert 1e8 < records[0]["peak_host_bytes"] <= records[1]["peak_host_bytes"] < 1e11
+    assert console.file.getvalue().count("some of the log cannot be written") == 1

@@ -22,7 +22,7 @@ def machine(monkeypatch):
         )
         monkeypatch.setattr(
             precision.tf.config,
-            "list_physical_devices",
+            "get_visible_devices",
             lambda kind=None: [d for d in devices if d == kind],
         )
         opened = lambda *args, **kwargs: io.StringIO(FLAGS.format(flags))  # noqa: E731

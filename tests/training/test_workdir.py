@@ -226,3 +226,31 @@ def test_without_a_checkpoint_the_flag_counts(tmp_path):
         pass
     with open_workdir(str(tmp_path), recipe("init=second.pt")) as started:
         assert started.init == "second.pt"
+
+
+def speech(*overrides):
+    return load_recipe(ROOT / "configs" / "pretrain" / "speech_tiny.yaml", list(overrides))
+
+
+def test_batches_keep_their_sizes_on_another_number_of_replicas(tmp_path):
+    """Else the batches of an epoch would be others, and some of its examples come twice."""
+    with open_workdir(str(tmp_path), speech(), replicas=4) as started:
+        (tmp_path / "checkpoints").mkdir()
+        (tmp_path / "checkpoints" / "step-1.index").write_text("")
+    assert started.data.size_multiple == 4
+    with open_workdir(str(tmp_path), speech(), replicas=2) as continued:
+        assert continued.data.size_multiple == 4
+    # A run older than the key had batches of any size.
+    config = tmp_path / "config.yaml"
+    config.write_text(config.read_text().replace("  size_multiple: 4\n", ""))
+    with open_workdir(str(tmp_path), speech(), replicas=2) as continued:
+        assert continued.data.size_multiple == 1
+
+
+def test_workers_leave_the_folder_to_their_chief(tmp_path):
+    with open_workdir(str(tmp_path / "run"), recipe(), is_chief=False) as resolved:
+        assert resolved.precision != "auto"
+        assert not (tmp_path / "run").exists()
+        with open_workdir(str(tmp_path / "run"), recipe()):
+            with open_workdir(str(tmp_path / "run"), recipe(), is_chief=False) as other:
+                assert other == resolved

@@ -1,0 +1,280 @@
+"""Which devices and processes a run is computed on."""
+
+import dataclasses
+import functools
+import json
+import os
+import re
+
+import tensorflow as tf
+
+from d2v_tf.errors import UserError
+
+STRATEGIES = ("auto", "cpu", "mirrored", "multiworker", "tpu")
+# A job's workers meet at this port and up, each job at others: two may share a node.
+SLURM_PORTS = 20_000, 20_000
+
+
+class StrategyError(UserError):
+    """Devices or processes that are not there, with what to do about it."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Replicas:
+    """Where a run is computed.
+
+    Attributes:
+        strategy: `tf.distribute.Strategy`.
+        num_workers: int. Processes that train together.
+        worker: int. This one's number; 0 is the chief, which writes for all.
+    """
+
+    strategy: tf.distribute.Strategy
+    num_workers: int = 1
+    worker: int = 0
+
+    @property
+    def count(self):
+        """int. Replicas in all workers."""
+        return self.strategy.num_replicas_in_sync
+
+    @property
+    def is_chief(self):
+        """bool."""
+        return self.worker == 0
+
+    def describe(self):
+        """str, for the summary."""
+        kind = "TPU core" if isinstance(self.strategy, tf.distribute.TPUStrategy) else None
+        kind = kind or ("GPU" if tf.config.get_visible_devices("GPU") else "CPU")
+        devices = f"{self.count} {kind}{'s' if self.count > 1 else ''}"
+        return devices + (f" in {self.num_workers} processes" if self.num_workers > 1 else "")
+
+    def gather(self, number):
+        """A whole number of every worker, in their order; waits until all have given theirs."""
+        if self.num_workers == 1:
+            return [int(number)]
+        return self._gather(tf.constant(int(number), tf.int64)).numpy().tolist()
+
+    @functools.cached_property
+    def _gather(self):
+        nothing = tf.zeros([], tf.int64)
+
+        def of_replica(number):
+            own = tf.one_hot(self.worker, self.num_workers, number, nothing)  # [num_workers]
+            return tf.distribute.get_replica_context().all_reduce("SUM", own)
+
+        @tf.function
+        def gather(number):
+            sums = self.strategy.run(of_replica, args=(number,))
+            sums = self.strategy.experimental_local_results(sums)
+            return sums[0] // len(sums)  # each local replica has added it once
+
+        return gather
+
+    def distribute(self, batches):
+        """What `fit` reads: each replica's part of every batch.
+
+        Args:
+            batches: function of (number of workers, worker) to the dataset of that worker's rows.
+
+        Returns:
+            A dataset, or a distributed one. Each worker opens its own only.
+        """
+        if self.count == 1:
+            return batches(1, 0)
+
+        def of_worker(context):
+            local = context.num_replicas_in_sync // context.num_input_pipelines
+            dataset = batches(context.num_input_pipelines, context.input_pipeline_id)
+            if isinstance(self.strategy, tf.distribute.TPUStrategy):
+                check_one_shape(dataset)
+            # Without an end there is nothing for the replicas to agree on before every batch.
+            endless = tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY)
+            return split_rows(dataset, local).apply(endless).prefetch(local)
+
+        return self.strategy.distribute_datasets_from_function(of_worker)
+
+
+def split_rows(dataset, parts):
+    """Cuts each batch into so many equal ones, which follow each other."""
+    if parts == 1:
+        return dataset
+
+    def cut(x):
+        shape = [tf.shape(x)[i] if size is None else size for i, size in enumerate(x.shape)]
+        return tf.reshape(x, [parts, shape[0] // parts, *shape[1:]])
+
+    return dataset.map(lambda batch: tf.nest.map_structure(cut, batch)).unbatch()
+
+
+def check_one_shape(dataset):
+    """Refuses batches of several shapes, for which a TPU has no program.
+
+    Raises:
+        StrategyError: names what has them.
+    """
+    for name, spec in dataset.element_spec.items():
+        if not spec.shape.is_fully_defined():
+            raise StrategyError(
+                f"--strategy=tpu takes batches of one shape, and {name} is {spec.shape}. Pad "
+                "speech to one length: --set data.buckets=1."
+            )
+
+
+def open_replicas(name="auto", environ=os.environ):
+    """Finds the devices and processes of a run. To be called before TensorFlow computes anything.
+
+    Args:
+        name: `"auto"`: all GPUs of this machine, or its CPU where there is none. `"cpu"`: that,
+            whatever else there is. `"mirrored"`: all GPUs, at least two (or logical CPUs, where
+            TensorFlow was told to make some). `"multiworker"`: all processes that `TF_CONFIG` or
+            Slurm names, each with all GPUs that it sees. `"tpu"`: the TPU of this machine, or
+            `"tpu:ADDRESS"`.
+        environ: dict of environment variables, with `TF_CONFIG` or Slurm's.
+
+    Returns:
+        `Replicas`.
+
+    Raises:
+        StrategyError: where that is not there.
+    """
+    kind, _, address = name.partition(":")
+    if kind not in STRATEGIES or (address and kind != "tpu"):
+        raise StrategyError(
+            f"--strategy={name} is not one of {', '.join(STRATEGIES)} or tpu:ADDRESS."
+        )
+    if kind == "tpu":
+        return Replicas(_tpu(address))
+    if kind == "multiworker":
+        return _multiworker(environ)
+    try:
+        if kind == "cpu":
+            tf.config.set_visible_devices([], "GPU")
+        gpus = tf.config.list_logical_devices("GPU")
+    except RuntimeError as error:
+        raise StrategyError(
+            f"--strategy={name} comes too late: TensorFlow runs already ({error})."
+        ) from None
+    if kind == "mirrored":
+        devices = gpus or tf.config.list_logical_devices("CPU")
+        if len(devices) < 2:
+            found = "1 GPU" if gpus else "no GPU"
+            raise StrategyError(
+                f"--strategy=mirrored takes at least two GPUs, and TensorFlow sees {found}. Check "
+                "nvidia-smi and CUDA_VISIBLE_DEVICES, and that TensorFlow was installed with "
+                "tensorflow[and-cuda]; or use --strategy=auto."
+            )
+        return Replicas(tf.distribute.MirroredStrategy([device.name for device in devices]))
+    if len(gpus) > 1:
+        return Replicas(tf.distribute.MirroredStrategy([gpu.name for gpu in gpus]))
+    return Replicas(tf.distribute.get_strategy())  # TensorFlow's own: the GPU if there is one
+
+
+def _tpu(address):
+    where = address or "local"
+    missing = StrategyError(
+        f"--strategy=tpu: no TPU at {where}. On a TPU VM, install tensorflow-tpu (its newest is "
+        "2.20) in place of tensorflow; for a TPU elsewhere give its name or grpc:// address: "
+        "--strategy=tpu:ADDRESS."
+    )
+    if not address and not tf.config.list_physical_devices("TPU"):
+        raise missing
+    try:
+        resolver = tf.distribute.cluster_resolver.TPUClusterResolver(tpu=where)
+        if address:
+            tf.config.experimental_connect_to_cluster(resolver)
+        tf.tpu.experimental.initialize_tpu_system(resolver)
+        return tf.distribute.TPUStrategy(resolver)
+    except (tf.errors.OpError, ValueError, RuntimeError) as error:
+        raise missing from error
+
+
+def _multiworker(environ):
+    cluster, job, index = _read_cluster(environ)
+    addresses = cluster.get("chief", []) + cluster.get("worker", [])
+    if len(addresses) == 1:
+        return open_replicas("auto")
+    worker = index if job == "chief" else len(cluster.get("chief", [])) + index
+    task = {"cluster": cluster, "task": {"type": job, "index": index}}
+    os.environ["TF_CONFIG"] = json.dumps(task)  # where TensorFlow looks for it
+    try:
+        strategy = tf.distribute.MultiWorkerMirroredStrategy()
+    except (tf.errors.OpError, RuntimeError, ValueError) as error:
+        raise StrategyError(
+            f"--strategy=multiworker: worker {worker} cannot listen at {addresses[worker]} or meet "
+            f"the {len(addresses) - 1} others ({str(error).splitlines()[0]}). Check that the "
+            "addresses and ports are free and reachable."
+        ) from error
+    return Replicas(strategy, len(addresses), worker)
+
+
+def _read_cluster(environ):
+    """(cluster, job, index) as in `TF_CONFIG`, from there or from Slurm's variables."""
+    if "TF_CONFIG" in environ:
+        try:
+            config = json.loads(environ["TF_CONFIG"])
+            cluster, task = config["cluster"], config["task"]
+            job, index = task["type"], int(task["index"])
+            cluster[job][index]
+            if index < 0 or set(cluster) - {"chief", "worker"}:
+                raise KeyError
+            return cluster, job, index
+        except (ValueError, KeyError, IndexError, TypeError):
+            raise StrategyError(
+                f"--strategy=multiworker: TF_CONFIG is {environ['TF_CONFIG'][:200]!r}. Expected "
+                '{"cluster": {"worker": ["host:port", ...]}, "task": {"type": "worker", '
+                '"index": 0}}, the index another in every process.'
+            ) from None
+    try:
+        hosts = expand_hosts(environ["SLURM_STEP_NODELIST"])
+        tasks = _expand_counts(environ["SLURM_STEP_TASKS_PER_NODE"])
+        rank, job_id = int(environ["SLURM_PROCID"]), int(environ["SLURM_JOB_ID"])
+    except (KeyError, ValueError) as error:
+        raise StrategyError(
+            "--strategy=multiworker: neither TF_CONFIG nor Slurm says which processes train "
+            f"together ({type(error).__name__}: {error}). Start it by srun, or set TF_CONFIG."
+        ) from None
+    port = SLURM_PORTS[0] + job_id % SLURM_PORTS[1]
+    addresses = [
+        f"{host}:{port + task}"
+        for host, count in zip(hosts, tasks, strict=True)
+        for task in range(count)
+    ]
+    return {"worker": addresses}, "worker", rank
+
+
+def expand_hosts(text):
+    """The hosts of a Slurm list: `"gpu[08-10,12],login"` -> gpu08, gpu09, gpu10, gpu12, login.
+
+    Raises:
+        ValueError: for text that is none.
+    """
+    hosts = []
+    for name in re.findall(r"(?:[^,\[\]]|\[[^\]]*\])+", text):
+        names = [""]
+        for plain, ranges in re.findall(r"([^\[]+)|\[([^\]]*)\]", name):
+            parts = [plain] if plain else _expand_ranges(ranges)
+            names = [start + part for start in names for part in parts]
+        hosts += names
+    if not hosts:
+        raise ValueError(f"no hosts in {text!r}")
+    return hosts
+
+
+def _expand_ranges(text):
+    numbers = []
+    for part in text.split(","):
+        first, _, last = part.partition("-")
+        numbers += [
+            str(number).zfill(len(first)) for number in range(int(first), int(last or first) + 1)
+        ]
+    return numbers
+
+
+def _expand_counts(text):
+    """Tasks of each node: `"2(x3),1"` -> 2, 2, 2, 1."""
+    counts = []
+    for count, times in re.findall(r"(\d+)(?:\(x(\d+)\))?", text):
+        counts += [int(count)] * int(times or 1)
+    return counts

@@ -1,0 +1,98 @@
+"""What can happen to a run from outside, and what is left of it."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests.end_to_end.test_pretrain import ROOT, TINY, command, losses
+
+
+def run_lives(module, folder, *settings):
+    """Runs one of the modules beside this one; returns what it reports."""
+    config = str(ROOT / "configs" / "pretrain" / "vision_tiny.yaml")
+    tiny = [*TINY, "model.num_layers=1", "data2vec.num_target_layers=1", "data.probe_examples=20"]
+    done = subprocess.run(
+        [sys.executable, "-m", f"tests.end_to_end.{module}", config, folder, *tiny, *settings],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=3000,
+        check=False,
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.mark.slow  # twenty-two lives of a run
+def test_twenty_kills_change_nothing(tmp_path):
+    """While it starts, between updates, while a checkpoint is written, and before it is named."""
+    settings = ["steps=40", "checkpoint_every=2"]
+    statuses = run_lives("kill_loop", str(tmp_path), *settings)["statuses"]
+    assert statuses == [0, *[-9] * 20, 0], (tmp_path / "output").read_text()
+    assert losses(tmp_path / "killed") == losses(tmp_path / "unbroken")
+    assert sorted(losses(tmp_path / "killed")) == list(range(1, 41))
+    readers = [
+        tf.train.load_checkpoint(str(tmp_path / run / "checkpoints" / "step-40"))
+        for run in ("killed", "unbroken")
+    ]
+    names = sorted(readers[0].get_variable_to_shape_map())
+    assert names == sorted(readers[1].get_variable_to_shape_map()) and len(names) > 50
+    for name in names:
+        if "CHECKPOINTABLE" not in name and "save_counter" not in name:
+            np.testing.assert_array_equal(*(r.get_tensor(name) for r in readers), err_msg=name)
+
+
+@pytest.mark.slow  # six lives of a run, four of them in pairs
+def test_two_workers_stop_together_lose_each_other_and_one_replica_ends_the_run(tmp_path):
+    """With the losses of a run that was never stopped and had one replica."""
+    settings = [
+        "model.drop_path_rate=0",  # each replica draws its own
+        "optimizer.global_clipnorm=0.5",
+        "checkpoint_every=4",
+        "steps=30",
+    ]
+    result = run_lives("worker_loop", str(tmp_path), *settings)
+    told = {name: (tmp_path / name).read_text() for name in ("chief", "worker", "alone")}
+    # SIGTERM to one of them: both save and end with its status.
+    assert result["stopped"] == [143, 143], told
+    assert f"resuming after step {result['stopped_at']}" in told["chief"]
+    # Death of one of them: the other one says so, and within a minute.
+    assert result["lost"] == [1, -9] and result["seconds"] < 60, told
+    assert "error: Worker 0 stops, for another one of the 2 does not answer" in told["chief"]
+    assert "Traceback" not in told["chief"] + told["worker"]
+    # The chief speaks for both, and alone writes.
+    assert "2 CPUs in 2 processes" in told["chief"] and told["worker"] == ""
+    assert result["alone"] == [0, 0], told
+    found, expected = losses(tmp_path / "run"), losses(tmp_path / "unbroken")
+    assert sorted(found) == sorted(expected) == list(range(1, 31))
+    steps = sorted(found)
+    np.testing.assert_allclose([found[s] for s in steps], [expected[s] for s in steps], rtol=2e-4)
+
+
+def test_sigterm_saves_and_ends_as_a_scheduler_expects(tmp_path):
+    workdir = Path(tmp_path) / "run"
+    settings = ["steps=100000", "checkpoint_every=100000", "data.probe_examples=20"]
+    process = subprocess.Popen(
+        command(f"--workdir={workdir}", "--strategy=cpu", settings=settings),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.time() + 200
+    while not (workdir / "metrics.jsonl").exists() or len(losses(workdir)) < 3:
+        assert process.poll() is None and time.time() < deadline
+        time.sleep(0.05)
+    process.terminate()
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert f"the same command continues the run in {workdir}" in stderr
+    assert "Traceback" not in stderr
+    assert (workdir / "checkpoints" / f"step-{max(losses(workdir))}.index").exists()

@@ -1,0 +1,41 @@
+"""Two workers that are told to stop, start again and lose one; the run is ended by one replica."""
+
+import os
+import signal
+import sys
+import time
+
+from tests.end_to_end.lives import free_addresses, live, num_steps, report, wait_for, wait_for_steps
+
+
+def main(config, folder, *overrides):
+    recipe = config, overrides
+    workdir = os.path.join(folder, "run")
+    output = [os.path.join(folder, name) for name in ("chief", "worker", "alone")]
+
+    def start_two():
+        cluster = free_addresses(2)
+        return [live(recipe, workdir, output[i], cluster, i) for i in range(2)]
+
+    chief, worker = start_two()
+    wait_for_steps(workdir, 2, chief, worker)
+    os.kill(worker, signal.SIGTERM)  # one machine is taken away
+    stopped = wait_for(chief), wait_for(worker)
+    steps = num_steps(workdir)
+
+    chief, worker = start_two()
+    wait_for_steps(workdir, steps + 2, chief, worker)
+    os.kill(worker, signal.SIGKILL)
+    began = time.time()
+    lost = wait_for(chief), wait_for(worker)
+    seconds = time.time() - began
+
+    alone = [
+        wait_for(live(recipe, run, output[2]))
+        for run in (workdir, os.path.join(folder, "unbroken"))
+    ]
+    report(stopped=stopped, stopped_at=steps, lost=lost, seconds=seconds, alone=alone)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
