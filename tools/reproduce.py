@@ -3,6 +3,7 @@
 python tools/reproduce.py --archives=ARCHIVES --data=data --workdir=runs/reproduce
 """
 
+import json
 import os
 import sys
 from pathlib import Path
@@ -67,7 +68,11 @@ def reproduce():
     plan = read_plan(path, data)
     experiments = choose(plan, FLAGS.only)
     console = Console(highlight=False, soft_wrap=True)
-    arrange_sets(archives, data, console)
+    backbones = {m: plan["backbones"][m] for m in {e["modality"] for e in experiments.values()}}
+    # Of a run that is there, what the other arm has from its data, such as a tokenizer.
+    read = [b.get("scratch") if m in runs else b for m, b in backbones.items()]
+    needed = json.dumps([experiments, read], ensure_ascii=False)
+    arrange_sets(archives, data, lambda name: f"{data}/{name}" in needed, console)
     console.print(reproduce(plan, experiments, workdir, runs, FLAGS.seeds, console), markup=False)
 
 

@@ -26,7 +26,7 @@ LM_ORDER = 3
 VOCABULARY_SIZE, ROW_LENGTH = 4096, 64
 
 
-def arrange_sets(archives, folder, console):
+def arrange_sets(archives, folder, wanted, console):
     """Unpacks archives and makes what experiments need besides; what is there is left alone.
 
     Args:
@@ -34,6 +34,7 @@ def arrange_sets(archives, folder, console):
         folder: str. Made if missing. Gets a folder an archive, `spoken_digits/digits.tsv`,
             `connected/{train,test}.tsv`, `librispeech/words_3.arpa`, `librispeech/words.txt` and
             `corpus_64`.
+        wanted: function of a folder's name to whether anything needs it.
         console: `rich` console.
 
     Raises:
@@ -41,22 +42,17 @@ def arrange_sets(archives, folder, console):
     """
     with writing(folder):
         os.makedirs(folder, exist_ok=True)
+    sources = {"spoken_digits": "connected", "text_corpus": "corpus_64"}
     for archive in ARCHIVES:
-        unpack(archives, archive, folder, console)
-    digits = os.path.join(folder, "spoken_digits")
-    write_digit_table(digits)
-    for split, count in CONNECTED.items():
-        if not os.path.exists(os.path.join(folder, "connected", f"{split}.tsv")):
-            console.print(f"connecting digits: {split}", markup=False)
-            out = os.path.join(folder, "connected")
-            connect_digits(f"folder:{digits}/{split}", out, name=split, count=count)
-    librispeech = os.path.join(folder, "librispeech")
-    arpa = os.path.join(librispeech, f"words_{LM_ORDER}.arpa")
-    if not os.path.exists(arpa):
-        prepare_ngrams(f"text:{librispeech}/lm_text.txt", arpa, LM_ORDER, False, console)
-    write_words(os.path.join(librispeech, "lm_text.txt"), os.path.join(librispeech, "words.txt"))
+        name = archive.split(".")[0]
+        if wanted(name) or (name in sources and wanted(sources[name])):
+            unpack(archives, archive, folder, console)
+    if wanted("spoken_digits") or wanted("connected"):
+        arrange_digits(folder, console)
+    if wanted("librispeech"):
+        arrange_language_model(os.path.join(folder, "librispeech"), console)
     corpus = os.path.join(folder, "corpus_64")
-    if not os.path.exists(os.path.join(corpus, "corpus.json")):
+    if wanted("corpus_64") and not os.path.exists(os.path.join(corpus, "corpus.json")):
         prepare_text(
             f"text:{folder}/text_corpus/*.txt",
             corpus,
@@ -65,6 +61,25 @@ def arrange_sets(archives, folder, console):
             row_length=ROW_LENGTH,
             resume=os.path.exists(corpus),
         )
+
+
+def arrange_digits(folder, console):
+    """Names the single digits in a table, and connects some."""
+    digits = os.path.join(folder, "spoken_digits")
+    write_digit_table(digits)
+    for split, count in CONNECTED.items():
+        if not os.path.exists(os.path.join(folder, "connected", f"{split}.tsv")):
+            console.print(f"connecting digits: {split}", markup=False)
+            out = os.path.join(folder, "connected")
+            connect_digits(f"folder:{digits}/{split}", out, name=split, count=count)
+
+
+def arrange_language_model(folder, console):
+    """Estimates the n-gram model of LibriSpeech's text, and lists its words."""
+    arpa, text = os.path.join(folder, f"words_{LM_ORDER}.arpa"), os.path.join(folder, "lm_text.txt")
+    if not os.path.exists(arpa):
+        prepare_ngrams(f"text:{text}", arpa, LM_ORDER, False, console)
+    write_words(text, os.path.join(folder, "words.txt"))
 
 
 def unpack(archives, archive, folder, console):

@@ -68,7 +68,7 @@ def open_corpus(spec, row_length=512, vocabulary_size=None, tokenizer=None):
             little text.
         row_length: int. Tokens in a row, for text that is not prepared.
         vocabulary_size: optional int. Trains a tokenizer of this size on text that is not prepared.
-        tokenizer: optional str. Reads the tokenizer from there instead.
+        tokenizer: optional `TextTokenizer`, or a str to read it from. Used instead.
 
     Returns:
         `Corpus`.
@@ -125,7 +125,7 @@ def _tokenize(spec, row_length, vocabulary_size, tokenizer):
     if tokenizer is None:
         trained = train_tokenizer((piece.text for piece in pieces), vocabulary_size)
     else:
-        trained = load_tokenizer(tokenizer)
+        trained = load_tokenizer(tokenizer) if isinstance(tokenizer, str) else tokenizer
     packer = Packer(
         row_length, trained.start_token_id, trained.end_token_id, trained.padding_token_id
     )

@@ -8,15 +8,18 @@ import numpy as np
 import tensorflow as tf
 
 from d2v_tf.backbones.speech import Data2VecSpeechBackbone
+from d2v_tf.backbones.text import Data2VecTextBackbone
 from d2v_tf.backbones.vision import Data2VecVisionBackbone
 from d2v_tf.data.audio_files import AudioError, read_audio
 from d2v_tf.data.glue import glue_task, open_glue
-from d2v_tf.data.labelled_sources import Columns, open_labelled
+from d2v_tf.data.labelled_sources import LABELLED_SOURCES, Columns, open_labelled
 from d2v_tf.data.labels import labels_of
 from d2v_tf.data.reading import DataError, first_line
-from d2v_tf.data.speech_sources import SpeechFiles, open_speech_source
+from d2v_tf.data.speech_sources import SPEECH_SOURCES, SpeechFiles, open_speech_source
 from d2v_tf.data.vision import decode
-from d2v_tf.data.vision_sources import open_images
+from d2v_tf.data.vision_sources import VISION_SOURCES, open_images
+
+SCHEMES = {*VISION_SOURCES, *SPEECH_SOURCES, *LABELLED_SOURCES}
 
 
 class UnreadableError(Exception):
@@ -52,7 +55,8 @@ def open_examples(backbone, spec, label=None, columns=None, tfds_dir=None):
 
     Args:
         backbone: says whether they are images, recordings or texts.
-        spec: str. A `SOURCE` as for training, or the path of a file.
+        spec: str. A `SOURCE` as for training, or the path of a file; for a text backbone also the
+            text itself.
         label: optional str. Which of several kinds of labels of recordings.
         columns: optional `Columns` of a table of texts.
         tfds_dir: optional str.
@@ -63,13 +67,20 @@ def open_examples(backbone, spec, label=None, columns=None, tfds_dir=None):
     Raises:
         DataError: for a source that does not exist, or is read front to back only.
     """
+    is_source = spec.partition(":")[0] in SCHEMES
+    if isinstance(backbone, Data2VecTextBackbone):
+        return _open_texts(spec, columns, tfds_dir) if is_source else _one_text(spec)
+    if not is_source and not os.path.isfile(spec):
+        raise DataError(
+            f"data: {spec} is neither a file nor a source, such as folder:PATH or table:FILE."
+        )
     if isinstance(backbone, Data2VecVisionBackbone):
         return _open_image_file(spec) if os.path.isfile(spec) else _open_images(spec, tfds_dir)
     if isinstance(backbone, Data2VecSpeechBackbone):
         return (
             _open_audio_file(spec) if os.path.isfile(spec) else _open_audio(spec, label, tfds_dir)
         )
-    return _open_texts(spec, columns, tfds_dir)
+    raise TypeError(f"no data2vec backbone: {type(backbone).__name__}")
 
 
 def open_glue_examples(name, spec, split=None, tfds_dir=None):
@@ -182,6 +193,18 @@ def _read(function, what):
         return function(what)
     except AudioError as error:
         raise UnreadableError(str(error)) from None
+
+
+def _one_text(spec):
+    """A text file as a whole, or the text that is given."""
+
+    def read(_):
+        if not os.path.isfile(spec):
+            return spec
+        with open(spec, encoding="utf-8", errors="replace") as file:
+            return file.read()
+
+    return Examples(spec, [spec], read, np.ones(1))
 
 
 def _open_texts(spec, columns, tfds_dir):

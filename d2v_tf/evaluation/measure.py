@@ -142,6 +142,12 @@ def _measure_recognition(task, make_inputs, examples, num_worst, decode, seed, *
         rates = wrong / np.maximum(all_of_them, 1)
         intervals[name] = tuple(np.quantile(rates, [0.025, 0.975]).tolist())
     notes = []
+    letters = {letter for reference, _ in samples for letter in reference}
+    strange = sorted(letters - {" ", *task.vocabulary})
+    if strange:
+        notes.append(
+            f"the transcripts have letters that the model does not know: {' '.join(strange)}"
+        )
     if whole.empty_references:
         notes.append(f"{whole.empty_references} recordings have an empty transcript")
     if whole.empty_hypotheses:
@@ -153,6 +159,8 @@ def _measure_recognition(task, make_inputs, examples, num_worst, decode, seed, *
         num_examples=len(samples),
         notes=tuple(notes),
         worst=[
-            (examples.names[indices[i]], *samples[i], float(single[i].word_errors)) for i in worst
+            (examples.names[indices[i]], *samples[i], float(single[i].word_errors))
+            for i in worst
+            if single[i].word_errors
         ],
     )

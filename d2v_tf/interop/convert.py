@@ -5,7 +5,6 @@ import warnings
 
 import keras_hub
 
-from d2v_tf.backbones.text import Data2VecTextBackbone
 from d2v_tf.interop.huggingface import save_huggingface
 from d2v_tf.interop.key_map import WeightsError
 from d2v_tf.interop.loading import has_head, load_task_with_report, load_with_report
@@ -57,15 +56,7 @@ def convert(source, target, target_format="preset", image_size=None, head=True, 
 
 
 def _save_preset(model, folder, preprocessing):
-    """Writes a backbone with the preprocessing beside it, or a task with a preprocessor in it."""
-    if isinstance(model, keras_hub.models.Task):
-        if model.preprocessor is None and preprocessing is not None:
-            options = {}
-            if isinstance(model.backbone, Data2VecTextBackbone):
-                options["sequence_length"] = model.backbone.max_sequence_length
-            model.preprocessor = model.preprocessor_cls(preprocessing, **options)
-        model.save_to_preset(folder)
-        return
+    """Writes a task, whose preprocessor is a part of it, or a backbone with the layer beside it."""
     model.save_to_preset(folder)
-    if preprocessing is not None:
+    if preprocessing is not None and not isinstance(model, keras_hub.models.Task):
         preprocessing.save_to_preset(folder)

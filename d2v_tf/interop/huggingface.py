@@ -152,7 +152,7 @@ def load_huggingface_task(folder, dtype=None):
     if head is None:
         raise WeightsError(
             f"{path}: architectures is {architecture!r}, which has no head that is read; these "
-            f"are: {', '.join(HEADS)}. load_backbone reads it without one."
+            f"are: {', '.join(HEADS)}. A data2vec model is read without one by load_backbone."
         )
     backbone, report = load_huggingface(folder, dtype=dtype)
     try:

@@ -8,11 +8,13 @@ import keras
 
 from d2v_tf.backbones.backbone import Data2VecBackbone
 from d2v_tf.backbones.initializers import without_drawing
+from d2v_tf.backbones.text import Data2VecTextBackbone
 from d2v_tf.interop.heads import HEADS, head_weights
 from d2v_tf.interop.huggingface import MODELS, load_huggingface, load_huggingface_task
 from d2v_tf.interop.json_files import READABLE, find_folder, read_json
 from d2v_tf.interop.key_map import LoadReport, WeightsError
 from d2v_tf.interop.originals import open_original
+from d2v_tf.interop.preprocessing import load_preprocessing
 from d2v_tf.interop.resizing import resize_backbone
 
 # Keras' names of the backbones, which importing their classes registers.
@@ -186,19 +188,42 @@ def load_task_with_report(path, image_shape=None, dtype=None):
     config = read_json(os.path.join(folder, "config.json"))
     if "model_type" in config:
         task, report = load_huggingface_task(folder, dtype=dtype)
+        task.preprocessor = preprocessor_for(task, load_preprocessing(folder))
     else:
         task, report = _load_task_preset(folder, dtype)
     backbone = _resized(folder, task.backbone, image_shape)
     if backbone is not task.backbone:
-        resized = type(task)(
-            **_own_config(task),
-            backbone=backbone,
-            preprocessor=_resized_preprocessor(task, backbone),
-        )
-        for source, target in zip(head_weights(task), head_weights(resized), strict=True):
-            target.assign(source)
-        task = resized
+        task = on_backbone(task, backbone, _resized_preprocessor(task, backbone))
     return task, report
+
+
+def preprocessor_for(task, layer):
+    """What puts raw data before a task.
+
+    Args:
+        task: a task on a backbone.
+        layer: what `load_preprocessing` gives.
+
+    Returns:
+        A KerasHub preprocessor; `None` where there is no layer.
+    """
+    if layer is None:
+        return None
+    options = {}
+    if isinstance(task.backbone, Data2VecTextBackbone):
+        options["sequence_length"] = task.backbone.max_sequence_length
+    return task.preprocessor_cls(layer, **options)
+
+
+def on_backbone(task, backbone, preprocessor=None):
+    """The same task, its head's weights too, on another backbone."""
+    config = task.get_config()
+    parts = ("backbone", "preprocessor", "dtype")
+    arguments = {name: value for name, value in config.items() if name not in parts}
+    new = type(task)(**arguments, backbone=backbone, preprocessor=preprocessor)
+    for source, target in zip(head_weights(task), head_weights(new), strict=True):
+        target.assign(source)
+    return new
 
 
 def has_head(path):
@@ -221,12 +246,6 @@ def _resized_preprocessor(task, backbone):
     return type(task.preprocessor)(type(converter).from_config(config))
 
 
-def _own_config(task):
-    """The arguments of a task, but for its parts."""
-    config = task.get_config()
-    return {key: config[key] for key in config if key not in ("backbone", "preprocessor", "dtype")}
-
-
 def _load_task_preset(folder, dtype):
     path = os.path.join(folder, TASK_CONFIG)
     if not os.path.isfile(path):
@@ -242,9 +261,10 @@ def _load_task_preset(folder, dtype):
         )
     if not os.path.isfile(os.path.join(folder, TASK_WEIGHTS)):
         raise WeightsError(f"{folder}: {TASK_WEIGHTS} is missing, which holds the head's weights.")
-    options = {} if dtype is None else {"dtype": dtype}
+    # As of backbones: KerasHub cannot choose where a preset was written in mixed precision.
+    dtype = dtype or keras.config.dtype_policy()
     try:
-        task = classes[name].from_preset(folder, **options)
+        task = classes[name].from_preset(folder, dtype=dtype)
     except (OSError, ValueError, TypeError, KeyError) as error:
         reason = str(error).strip().split("\n")[0]
         raise WeightsError(f"{folder}: this preset cannot be read ({reason})") from None

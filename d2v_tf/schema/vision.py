@@ -33,6 +33,7 @@ class VisionModel(Group):
     activation: Literal["gelu", "relu", "silu"] = "gelu"
     relative_position_bias: Literal["per_block", "shared"] | None = "per_block"
     absolute_position: bool = False
+    final_norm: bool = True  # published models have it where they are not fine-tuned on the mean
 
 
 class BlockMask(Group):

@@ -15,7 +15,7 @@ from rich.table import Table
 from d2v_tf.config import load_recipe
 from d2v_tf.errors import UserError
 from d2v_tf.finetuning.optimizer import LayerwiseAdamW, lr_scales
-from d2v_tf.interop.loading import load_with_report
+from d2v_tf.interop.loading import load_with_report, on_backbone
 from d2v_tf.interop.preprocessing import load_preprocessing
 from d2v_tf.schema.finetune import Freeze, resolve_durations
 from d2v_tf.training.checkpoints import Checkpointer, Checkpoints
@@ -92,9 +92,19 @@ def finetune(recipe, workdir, console=None):
         evaluations.restore_best()
         evaluations.print_table()
         preset = os.path.join(workdir, "preset")
-        data.save_preset(task, preset)
+        data.save_preset(in_float32(task), preset)
         console.print(f"model: {escape(preset)}")
         return task, evaluations.best
+
+
+def in_float32(task):
+    """The task with a backbone that computes in float32: KerasHub reads no task in bfloat16."""
+    backbone = task.backbone
+    if backbone.compute_dtype == "float32":
+        return task
+    plain = type(backbone).from_config({**backbone.get_config(), "dtype": "float32"})
+    plain.set_weights(backbone.get_weights())
+    return on_backbone(task, plain)
 
 
 def open_backbone(recipe):

@@ -11,13 +11,23 @@ from d2v_tf.data.labelled_sources import read_labelled
 from d2v_tf.data.reading import DataError
 from d2v_tf.data.text import open_corpus, pretraining_dataset
 from d2v_tf.data.text_labelled import evaluation_dataset, tokenize
+from d2v_tf.data.tokenization import Data2VecTextTokenizer, TextTokenizer
 from d2v_tf.finetuning.text_features import bag_of_words_features, frequent_token_ids
+from d2v_tf.interop.preprocessing import load_preprocessing
 from d2v_tf.masking import max_masked_tokens
 from d2v_tf.training.evidence import ProbeTask
 from d2v_tf.training.modalities import Modality
 from d2v_tf.training.run_data import RunData, evenly
 
 PROBE_BATCH = 64
+
+
+def tokenizer_of(init):
+    """The `TextTokenizer` beside what a run starts from; `None` where there is none, or no more."""
+    if init is None or not os.path.exists(init):
+        return None
+    layer = load_preprocessing(init)
+    return TextTokenizer.from_layer(layer) if isinstance(layer, Data2VecTextTokenizer) else None
 
 
 class TextData(RunData):
@@ -33,13 +43,26 @@ class TextData(RunData):
 
     def __init__(self, recipe, warn):
         group, model = recipe.data, recipe.model
+        own = tokenizer_of(recipe.init)
+        given = group.tokenizer or own
         self.corpus = open_corpus(
             group.source,
             row_length=model.max_sequence_length,
-            vocabulary_size=None if group.tokenizer else model.vocabulary_size,
-            tokenizer=group.tokenizer,
+            vocabulary_size=None if given else model.vocabulary_size,
+            tokenizer=given,
         )
         tokenizer = self.corpus.tokenizer
+        if own is not None and tokenizer.vocabulary != own.vocabulary:
+            raise DataError(
+                f"data: {group.source} was tokenized otherwise than what {recipe.init} was trained "
+                "on, so its embeddings are of other tokens. Prepare the text with the tokenizer in "
+                f"that folder: tools/prepare.py --modality=text --tokenizer={recipe.init}."
+            )
+        if recipe.init and own is None:
+            warn(
+                f"{recipe.init} came without a tokenizer: the data's has to be the one that it was "
+                "trained with"
+            )
         if (
             tokenizer.vocabulary_size > model.vocabulary_size
             or self.corpus.row_length > model.max_sequence_length

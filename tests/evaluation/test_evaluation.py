@@ -202,6 +202,27 @@ def test_scores_are_numbers_and_not_classes(tokenizer, tmp_path):
         measure(task, tokenizer.in_graph(), examples)
 
 
+def test_a_text_by_itself_and_what_is_no_file(tokenizer, classifier, tmp_path):
+    (tmp_path / "note.txt").write_text("a cat sat")
+    task = text_model(tokenizer, num_classes=2)
+    for spec in ("a cat sat", f"{tmp_path}/note.txt"):
+        examples = open_examples(task.backbone, spec)
+        assert examples.names == [spec] and examples.read(0) == "a cat sat"
+        assert predict_examples(task, tokenizer.in_graph(), examples)[0][0] == spec
+    with pytest.raises(DataError, match="nothere.jpg is neither a file nor a source, such as"):
+        open_examples(classifier.backbone, "nothere.jpg")
+
+
+def test_transcripts_with_letters_that_the_model_does_not_know(tmp_path):
+    soundfile.write(tmp_path / "a.wav", 0.1 * np.random.default_rng(0).normal(size=900), 16000)
+    (tmp_path / "list.tsv").write_text(".\na.wav\t900\n")
+    (tmp_path / "list.wrd").write_text("A b\n")
+    task = d2v_tf.Data2VecSpeechCTC(make_backbone("speech_invariant"), ("<pad>", "|", "A"))
+    examples = open_examples(task.backbone, f"manifest:{tmp_path}/list.tsv")
+    found = measure(task, d2v_tf.Data2VecAudioConverter(), examples)
+    assert "the transcripts have letters that the model does not know: b" in found.notes
+
+
 def test_too_few_examples_for_a_probe(tmp_path):
     write_tree(tmp_path, 5)
     backbone = make_backbone("vision_per_block")

@@ -76,6 +76,8 @@ def test_a_head_comes_along_both_ways(name, tmp_path):
     lines = []
     convert(str(tmp_path / "theirs"), str(tmp_path / "preset"), say=lines.append)
     assert f": {type(task).__name__} as preset, with its " in lines[-1]
+    theirs = d2v_tf.load_task(tmp_path / "theirs", verbose=False)
+    assert type(theirs.preprocessor) is type(task).preprocessor_cls
     convert(str(tmp_path / "preset"), str(tmp_path / "again"), "huggingface", say=lambda line: None)
     for folder in ("preset", "again"):
         read = d2v_tf.load_task(tmp_path / folder, verbose=False)
@@ -90,7 +92,10 @@ def test_a_head_comes_along_both_ways(name, tmp_path):
         "text": np.array(["a rose"]),
     }[name]
     preset = d2v_tf.load_task(tmp_path / "preset", verbose=False)
-    assert np.isfinite(preset.predict(raw, verbose=0)).all()  # by its preprocessor
+    # By their preprocessors.
+    np.testing.assert_allclose(
+        preset.predict(raw, verbose=0), theirs.predict(raw, verbose=0), atol=1e-5
+    )
 
 
 def test_without_the_head(tmp_path):

@@ -89,6 +89,17 @@ def test_what_a_run_leaves_behind(start, tmp_path, photos):
     assert "2 classes: cat, dog" in start.printed("run")
 
 
+def test_what_was_trained_in_bfloat16_is_read_back(start, tmp_path):
+    task, _ = start("half", "precision=bfloat16", "steps=1")
+    assert task.backbone.compute_dtype == "bfloat16"
+    again = d2v_tf.load_task(tmp_path / "half", verbose=False)
+    kerashubs = d2v_tf.Data2VecImageClassifier.from_preset(str(tmp_path / "half" / "preset"))
+    images = np.random.default_rng(0).normal(size=(3, 16, 16, 3)).astype("float32")
+    for model in (again, kerashubs):
+        assert model.backbone.compute_dtype == "float32"
+        np.testing.assert_allclose(model(images), task(images), atol=0.02)
+
+
 def test_a_stopped_run_goes_on_as_if_it_had_not(start, tmp_path, monkeypatch):
     start("whole")
     measure = finetuning.Evaluations.measure

@@ -8,8 +8,10 @@ from rich.console import Console
 from d2v_tf.config import load_recipe
 from d2v_tf.data.prepare_text import prepare_text
 from d2v_tf.data.reading import DataError
+from d2v_tf.data.tokenization import load_tokenizer, train_tokenizer
 from d2v_tf.training.text import TextData
 from tests.data.texts import write_corpus
+from tests.interop.tiny import make_backbone
 
 TINY = Path(__file__).resolve().parents[2] / "configs" / "pretrain" / "text_tiny.yaml"
 
@@ -48,3 +50,26 @@ def test_a_corpus_too_large_for_the_model_is_told_all_at_once(prepared, override
     )
     with pytest.raises(DataError, match=message):
         open_data(prepared, *overrides)
+
+
+def test_text_is_tokenized_as_what_the_run_starts_from_was(prepared, tmp_path):
+    folder = prepared.removeprefix("folder:")
+    tokenizer = load_tokenizer(f"{folder}/tokenizer")
+    make_backbone("text", vocabulary_size=300).save_to_preset(str(tmp_path / "init"))
+    tokenizer.in_graph().save_to_preset(str(tmp_path / "init"))
+    settings = [f"init={tmp_path}/init", "model.vocabulary_size=300"]
+    data = open_data("builtin", *settings)
+    assert data.corpus.tokenizer.vocabulary == tokenizer.vocabulary
+    train_tokenizer(["other words of another text"] * 3, 290).in_graph().save_to_preset(
+        str(tmp_path / "init")
+    )
+    with pytest.raises(DataError, match="was tokenized otherwise than what .*init was trained on"):
+        open_data(prepared, *settings, "model.max_sequence_length=32")
+    (tmp_path / "init" / "tokenizer.json").unlink()
+    warned = []
+    recipe = load_recipe(TINY, ["data.source=builtin", *settings])
+    TextData(recipe, warn=warned.append)
+    assert warned == [
+        f"{tmp_path}/init came without a tokenizer: the data's has to be the one that it was "
+        "trained with"
+    ]
