@@ -171,8 +171,10 @@ def apart(replicas):
     half = {name: x[:4] for name, x in rows.items()}
     alone = train(build, half, one)
     both = train(build, rows, replicas)
-    seeds = [m.get_weights() for m, _ in (alone, both)]
-    seeds = [[w for w in ws if w.dtype == "int64"] for ws in seeds]
+    seeds = [
+        [v.value.numpy() for v in model.variables if "seed_generator" in v.path]
+        for model, _ in (alone, both)
+    ]
     same_seeds = all(np.array_equal(a, b) for a, b in zip(*seeds, strict=True))
     return alone[1][0]["loss"] != both[1][0]["loss"], bool(seeds[0]) and same_seeds
 
