@@ -19,7 +19,7 @@ from d2v_tf.schema.text import TextModel
 from d2v_tf.schema.vision import VisionModel
 
 ROOT = Path(__file__).resolve().parents[1]
-RECIPES = sorted((ROOT / "configs").rglob("*.yaml"))
+RECIPES = sorted((ROOT / "configs").glob("*/*.yaml"))
 IMAGENET = 1_281_167  # training images of ImageNet-1k
 SMALL = """\
 modality: vision

@@ -10,8 +10,6 @@ import sys
 import threading
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow starts: its banner
-# So that it runs where nothing but TensorFlow is installed.
-sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 from absl import app, flags  # noqa: E402
 
 FLAGS = flags.FLAGS
@@ -27,12 +25,11 @@ flags.DEFINE_float(
 def main(argv):
     if len(argv) > 1:
         raise app.UsageError(f"unexpected argument: {argv[1]}")
-    try:
-        import tensorflow_text  # noqa: F401  (its operations, for models of texts)
-    except ImportError:
-        print("tensorflow-text is not installed: models of texts will not load", flush=True)
     from serving.rest import make_rest_server
-    from serving.saved_models import Model
+    from serving.saved_models import Model, register_text_operations
+
+    if not register_text_operations():
+        print("tensorflow-text is not installed: models of texts will not load", flush=True)
 
     folder = os.path.abspath(FLAGS.model_base_path)
     model = Model(FLAGS.model_name or os.path.basename(folder), folder)

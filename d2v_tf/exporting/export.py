@@ -15,9 +15,8 @@ from d2v_tf.exporting.saved_model import signatures_of, write_version
 from d2v_tf.exporting.speech_requests import speech_requests
 from d2v_tf.exporting.text_requests import text_requests
 from d2v_tf.exporting.warmup import warmup_writer
-from d2v_tf.interop.heads import HEADS, head_of
-from d2v_tf.interop.json_files import find_folder, read_json
-from d2v_tf.interop.loading import load_backbone, load_task
+from d2v_tf.interop.heads import head_of
+from d2v_tf.interop.loading import has_head, load_backbone, load_task
 from d2v_tf.interop.preprocessing import load_preprocessing
 
 PRECISIONS = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
@@ -112,17 +111,6 @@ def requests_for(model, preprocessing, pairs=False):
     if pairs:
         raise ExportError("pairs: only a text model is asked about pairs.")
     return make(backbone, preprocessing)
-
-
-def has_head(path):
-    """Whether `load_task` reads a path, not only `load_backbone`."""
-    if os.path.isfile(path):
-        return False
-    folder = find_folder(path)
-    if os.path.isfile(os.path.join(folder, "task.json")):
-        return True
-    architectures = read_json(os.path.join(folder, "config.json")).get("architectures") or []
-    return any(name in HEADS for name in architectures)
 
 
 def trained_on_pairs(path):

@@ -13,7 +13,9 @@ HEADER = 26  # bytes, in which every format but JPEG says how large the image is
 
 
 def image_requests(backbone, converter):
-    """How a vision model is asked: by JPEG, PNG, GIF or BMP files of any size.
+    """How a vision model is asked: by JPEG, PNG or BMP files of any size.
+
+    Not by GIF: the size that its header says is not that of the frames, which are all decoded.
 
     Args:
         backbone: `Data2VecVisionBackbone`.
@@ -44,11 +46,12 @@ def image_requests(backbone, converter):
     def to_inputs(image_bytes):
         with check_readable(image_bytes):
             image_bytes = tf.identity(image_bytes)
-        with check_sizes(image_bytes):
+        with check_sizes(image_bytes, max(backbone.image_shape[:2])):
             image_bytes = tf.identity(image_bytes)
         return tf.map_fn(
             to_image,
             image_bytes,
+            parallel_iterations=1,  # one large image in memory at a time
             fn_output_signature=tf.TensorSpec(backbone.image_shape, tf.float32),
         )
 
@@ -72,16 +75,23 @@ def check_readable(image_bytes):
     is_image = tf.reduce_any(
         [
             tf.strings.substr(image_bytes, 0, len(magic)) == magic
-            for magic in (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"BM")
+            for magic in (b"\xff\xd8\xff", b"\x89PNG", b"BM")
         ],
         axis=0,
     )
-    return check_each(is_image, "is no JPEG, PNG, GIF or BMP")
+    return check_each(is_image, "is no JPEG, PNG or BMP")
 
 
-def check_sizes(image_bytes):
-    """Refuses images that promise more than `MAX_PIXELS`, before they are decoded."""
-    pixels = tf.map_fn(_pixels, image_bytes, fn_output_signature=tf.TensorSpec([], tf.int64))
+def check_sizes(image_bytes, side):
+    """Refuses images that promise more than `MAX_PIXELS`, before they are decoded.
+
+    As they are, or with their shorter side resized to `side`, as they are before they are cut.
+    """
+    sides = tf.map_fn(_sides, image_bytes, fn_output_signature=tf.TensorSpec([2], tf.int64))
+    pixels = tf.reduce_prod(sides, axis=1)  # sides of 32 bits multiply to what 64 bits hold
+    short, long = tf.reduce_min(sides, axis=1), tf.reduce_max(sides, axis=1)
+    resized = tf.where(pixels > 0, -(-long // tf.maximum(short, 1)) * side**2, 0)
+    pixels = tf.where(resized > MAX_PIXELS, resized, pixels)
     return check_each(
         (pixels > 0) & (pixels <= MAX_PIXELS),
         f"has no pixels or more than {MAX_PIXELS}: {{}}",
@@ -89,8 +99,8 @@ def check_sizes(image_bytes):
     )
 
 
-def _pixels(encoded):
-    """int64. Width times height, as the file's header says."""
+def _sides(encoded):
+    """int64 `[2]`. Width and height, as the file's header says."""
 
     def of_jpeg():
         return tf.io.extract_jpeg_shape(encoded, output_type=tf.int32)[:2]
@@ -100,16 +110,12 @@ def _pixels(encoded):
         raw = tf.io.decode_raw(start, tf.uint8, fixed_length=HEADER)  # [26], zeros behind the end
         byte = tf.cast(raw, tf.int64)
         kind = tf.strings.substr(encoded, 0, 2)
-        # PNG: big-endian from 16 on; GIF: two bytes each from 6 on; BMP: from 18 on, and the
-        # height may be negative.
+        # PNG: big-endian from 16 on; BMP: from 18 on, and the height may be negative.
         png = [_number(byte, 19, 15), _number(byte, 23, 19)]
-        gif = [_number(byte, 6, 8), _number(byte, 8, 10)]
         bmp = [_number(byte, 18, 22), tf.abs(_signed(_number(byte, 22, 26)))]
-        return tf.where(kind == b"\x89P", png, tf.where(kind == b"GI", gif, bmp))
+        return tf.where(kind == b"\x89P", png, bmp)
 
-    sides = tf.cond(tf.io.is_jpeg(encoded), lambda: tf.cast(of_jpeg(), tf.int64), of_others)
-    # Sides of 32 bits multiply to what 64 bits hold.
-    return tf.reduce_prod(sides)
+    return tf.cond(tf.io.is_jpeg(encoded), lambda: tf.cast(of_jpeg(), tf.int64), of_others)
 
 
 def _number(byte, first, last):

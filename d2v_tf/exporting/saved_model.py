@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import tempfile
 
 import tensorflow as tf
 
@@ -88,9 +89,8 @@ def write_version(folder, version, signatures, labels, write_more):
                 f"--to: {target} exists. Servers do not read a version twice: give another one."
             )
         # Not a number, so that no server takes it for a version.
-        unfinished = os.path.join(folder, f"unfinished-{version}")
-        shutil.rmtree(unfinished, ignore_errors=True)
-        os.makedirs(unfinished)
+        unfinished = tempfile.mkdtemp(prefix=f"unfinished-{version}-", dir=folder)
+        os.chmod(unfinished, 0o755)  # a server is another user
         try:
             _save(signatures, labels, unfinished)
             write_more(unfinished)
@@ -116,7 +116,7 @@ def _save(signatures, labels, folder):
         broken = [label for label in labels if "\n" in label]
         if broken:
             raise ExportError(f"A class' name cannot be a line of labels.txt: {broken[0]!r}")
-        with open(assets, "w", encoding="utf-8") as file:
+        with open(assets, "w", encoding="utf-8", newline="\n") as file:
             file.writelines(f"{label}\n" for label in labels)
         module.labels = tf.saved_model.Asset(assets)
     options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)

@@ -10,6 +10,8 @@ from d2v_tf.backbones.speech_frontend import receptive_field
 from d2v_tf.exporting.requests import ExportError, Requests, check_each
 from d2v_tf.exporting.wav import decode_wavs
 
+LOUDEST = 1e9
+
 
 def speech_requests(backbone, converter):
     """How a speech model is asked: by waveforms, by padded waveforms, by WAV files.
@@ -76,5 +78,10 @@ def _inputs_of(converter, shortest, waveform, lengths):
         lengths = tf.identity(lengths)
     too_short = f"has {{}} samples, and the model needs at least {shortest}"
     with check_each(lengths >= shortest, too_short, lengths):
+        lengths = tf.identity(lengths)
+    real = tf.sequence_mask(lengths, samples)
+    # Also false for a NaN. Larger ones have squares that no float holds.
+    fits = tf.reduce_all((tf.abs(waveform) <= LOUDEST) | ~real, axis=1)
+    with check_each(fits, f"has samples that are no numbers, or beyond {LOUDEST:g}"):
         lengths = tf.identity(lengths)
     return converter(waveform, lengths=lengths)

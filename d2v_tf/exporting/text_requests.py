@@ -8,6 +8,9 @@ from d2v_tf.exporting.requests import ExportError, Requests, check_each
 from d2v_tf.exporting.word_cache import bounded
 from d2v_tf.finetuning.text_preprocessor import Data2VecTextClassifierPreprocessor
 
+# Letters that are read for every token that a model takes: no language has words that long, and
+# what follows would be cut anyway. Splitting takes memory for all words times the longest.
+LETTERS_A_TOKEN = 32
 STRINGS = tf.TensorSpec([None], tf.string)
 
 
@@ -42,7 +45,10 @@ def text_requests(model, tokenizer, pairs):
     )
 
     def token_ids(texts):
-        inputs = preprocessor(tuple(map(checked, texts)) if pairs else checked(texts), None)
+        def read(texts):
+            return tf.strings.substr(checked(texts), 0, LETTERS_A_TOKEN * length, unit="UTF8_CHAR")
+
+        inputs = preprocessor(tuple(map(read, texts)) if pairs else read(texts), None)
         # As long as the longest of them: padding changes nothing but the time it takes.
         longest = tf.reduce_max(tf.reduce_sum(tf.cast(inputs["padding_mask"], tf.int32), axis=1))
         return {name: tf.cast(x[:, :longest], tf.int32) for name, x in inputs.items()}

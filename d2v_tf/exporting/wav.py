@@ -9,6 +9,7 @@ import tensorflow as tf
 from d2v_tf.exporting.resampling import RATES, resample
 
 PCM, FLOAT, EXTENSIBLE = 1, 3, 0xFFFE
+MOST = 2**30  # bytes
 # (format, bits) -> function of a string to float32 samples in [-1, 1].
 ENCODINGS = {
     (PCM, 8): lambda data: (_raw(data, tf.uint8) - 128) / 128,
@@ -65,7 +66,7 @@ def _decode(place_and_file):
 
 
 def _key(kind, bits):
-    return kind * 256 + bits
+    return kind * 2**16 + bits
 
 
 def _check(fits, place, message, *values):
@@ -88,7 +89,9 @@ def _fields(padded, total):
 
     def read(place, fields):
         name = tf.strings.substr(padded, place, 4)
-        size = tf.minimum(_number(padded, place + 4, 4), total)
+        size = _number(padded, place + 4, 4)
+        # What is written while it is recorded does not know its size, and says the largest.
+        size = tf.where(size == MOST, total - place - 8, tf.minimum(size, total))
 
         def read_format():
             kind = _number(padded, place + 8, 2)
@@ -108,10 +111,10 @@ def _fields(padded, total):
 
 
 def _number(padded, first, size):
-    """The little-endian number of `size` bytes: int32, at most 2^30."""
+    """The little-endian number of `size` bytes: int32, at most `MOST`."""
     raw = tf.io.decode_raw(tf.strings.substr(padded, first, size), tf.uint8, fixed_length=4)
     number = tf.reduce_sum(tf.cast(raw, tf.int64) * [1, 2**8, 2**16, 2**24])
-    return tf.cast(tf.minimum(number, 2**30), tf.int32)
+    return tf.cast(tf.minimum(number, MOST), tf.int32)
 
 
 def _raw(data, dtype):

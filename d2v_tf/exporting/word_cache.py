@@ -2,8 +2,8 @@
 
 import tensorflow as tf
 
-# About 100 bytes each: a server keeps 30 MB at most.
-MOST_WORDS = 300_000
+# A server keeps at most so many words of at most so many bytes: 100 MB with what is around them.
+MOST_WORDS, MOST_BYTES = 300_000, 64
 
 
 class WordCache:
@@ -36,12 +36,11 @@ class WordCache:
         return self._found
 
     def insert(self, words, split):
-        def keep():
-            self.table.insert(self._key(words), split)
-            return True
-
-        kept = tf.cond(self.table.size() < self._most_words, keep, lambda: False)
-        with tf.control_dependencies([kept]):
+        short = tf.strings.length(words) <= MOST_BYTES
+        room = tf.maximum(self._most_words - tf.cast(self.table.size(), tf.int32), 0)
+        kept = tf.where(short)[:room, 0]
+        keys = self._key(tf.gather(words, kept))
+        with tf.control_dependencies([self.table.insert(keys, tf.gather(split, kept))]):
             places = tf.where(self._found == "")
             self._found = tf.tensor_scatter_nd_update(self._found, places, split)
         self._split = split

@@ -5,8 +5,9 @@ import types
 
 import tensorflow as tf
 
-# Replicas draw from seeds so far apart: nothing else numbers its seeds in such steps.
-SEED_STEP = 1 << 32
+# Replicas draw from seeds so far apart, as nothing else numbers its seeds. Keras takes them modulo
+# 2^31 - 2, so 127 replicas have seeds of their own.
+SEED_STEP = 1 << 24
 
 
 @contextlib.contextmanager

@@ -24,6 +24,7 @@ DURATIONS = (
     ("guard", "after_steps"),
     ("probe_every",),
     ("checkpoint_every",),
+    ("keep_every",),
 )
 # What the paper uses, named when a value is out of range.
 PAPER = {

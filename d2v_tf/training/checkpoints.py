@@ -39,9 +39,10 @@ def named_variables(model):
 class Checkpoints:
     """The last checkpoints of a run, one folder-wide list, newest last.
 
-    A checkpoint counts once TensorFlow has named it in the folder's `checkpoint` file, which it
-    does by an atomic rename after the data is on disk: a run killed while saving resumes from the
-    one before. The input's position is a function of the step and is not stored.
+    A checkpoint counts once its index is there, which is written last: a run killed while saving
+    resumes from the one before. TensorFlow's own list, the folder's `checkpoint` file, is not
+    enough: it forgets what was saved by a clock that was later. The input's position is a function
+    of the step and is not stored.
 
     A checkpoint is on disk when `save` returns: it is not written while training goes on, so that
     what is named is whole, and what an error of the disk means is known at the step it happens.
@@ -54,8 +55,9 @@ class Checkpoints:
     """
 
     def __init__(self, folder, model, keep=3, keep_every=0):
-        self.folder, self.keep_every = folder, keep_every
+        self.folder, self.keep, self.keep_every = folder, keep, keep_every
         self.variables = named_variables(model)
+        _drop_broken_list(folder)
         checkpoint = tf.train.Checkpoint(variables=self.variables)
         self.manager = tf.train.CheckpointManager(
             checkpoint, folder, max_to_keep=keep, checkpoint_name="step"
@@ -74,40 +76,56 @@ class Checkpoints:
             return None
         try:
             path = self.manager.save(checkpoint_number=step)
-            if self.keep_every and step % self.keep_every == 0:
-                self._keep_for_good(path)
-            return path
         except (tf.errors.OpError, OSError) as error:
-            for part in glob.glob(f"{glob.escape(self.folder)}/step-{step}[._]*"):
-                shutil.rmtree(part) if os.path.isdir(part) else os.remove(part)
-            reason = str(error).strip().splitlines()[0][:200]
+            if not os.path.exists(os.path.join(self.folder, f"step-{step}.index")):
+                _remove(self.folder, step)
             raise CheckpointError(
-                f"The checkpoint of step {step} cannot be written to {self.folder} ({reason}). "
-                "Those before it are whole. Free some space, or lower keep_checkpoints."
+                f"The checkpoint of step {step} cannot be written to {self.folder} "
+                f"({_reason(error)}). Those before it are whole. Free some space, or lower "
+                "keep_checkpoints."
             ) from error
+        if self.keep_every and step % self.keep_every == 0:
+            self._keep_for_good(path)
+        for old in sorted(_saved_in(self.folder), reverse=True)[self.keep :]:
+            if old < step:  # also those that TensorFlow has forgotten
+                _remove(self.folder, old)
+        return path
 
     def _keep_for_good(self, path):
-        """Gives a checkpoint's files a second name, which costs no space where links can be."""
+        """Gives a checkpoint's files a second name, which costs no space where links can be.
+
+        Raises:
+            CheckpointError: where there is no room for it; the checkpoint itself stays.
+        """
         kept = os.path.join(self.folder, "kept")
-        os.makedirs(kept, exist_ok=True)
-        # The index comes last: with it a checkpoint is whole.
-        for file in sorted(glob.glob(f"{glob.escape(path)}.*")):
-            target = os.path.join(kept, os.path.basename(file))
-            temporary = f"{target}.tmp"
-            if os.path.exists(temporary):
-                os.remove(temporary)
-            try:
-                os.link(file, temporary)
-            except OSError:  # not every file system has links
-                shutil.copyfile(file, temporary)
-            os.replace(temporary, target)
+        try:
+            os.makedirs(kept, exist_ok=True)
+            # The index comes last: with it a checkpoint is whole.
+            for file in sorted(glob.glob(f"{glob.escape(path)}.*")):
+                target = os.path.join(kept, os.path.basename(file))
+                temporary = f"{target}.tmp"
+                if os.path.exists(temporary):
+                    os.remove(temporary)
+                try:
+                    os.link(file, temporary)
+                except OSError:  # not every file system has links
+                    shutil.copyfile(file, temporary)
+                os.replace(temporary, target)
+        except OSError as error:
+            for part in glob.glob(f"{glob.escape(kept)}/*.tmp"):
+                os.remove(part)
+            raise CheckpointError(
+                f"{path} cannot be kept for good in {kept} ({_reason(error)}). Free some space, or "
+                "raise keep_every."
+            ) from error
 
     def _paths(self):
         """All checkpoints, newest first."""
-        indices = glob.glob(f"{glob.escape(self.folder)}/kept/step-*.index")
-        kept = {_step_of(path): path for path in (i.removesuffix(".index") for i in indices)}
-        last = {_step_of(path): path for path in self.manager.checkpoints}
-        return [path for _, path in sorted({**kept, **last}.items(), reverse=True)]
+        # What is listed and gone is passed over, and said so.
+        listed = {_step_of(path): path for path in self.manager.checkpoints}
+        kept = _saved_in(os.path.join(self.folder, "kept"))
+        found = {**listed, **kept, **_saved_in(self.folder)}
+        return [path for _, path in sorted(found.items(), reverse=True)]
 
     def restore(self):
         """Restores the newest checkpoint that can be read.
@@ -131,8 +149,7 @@ class Checkpoints:
             except (tf.errors.OpError, ValueError, AssertionError) as error:
                 if isinstance(error, CheckpointError):
                     raise
-                reason = str(error).strip().splitlines()[0][:200]
-                passed_over.append(f"{path} cannot be read ({reason})")
+                passed_over.append(f"{path} cannot be read ({_reason(error)})")
         if passed_over:
             raise CheckpointError(
                 f"None of the {len(paths)} checkpoints in {self.folder} can be read: "
@@ -163,6 +180,33 @@ class Checkpoints:
                 f"{first.removeprefix('variables/').replace('.S', '/').replace('..', '.')}. "
                 "Use the recipe that the run was started with, or another --workdir."
             )
+
+
+def _saved_in(folder):
+    """dict of step to the path of its checkpoint."""
+    indices = glob.glob(f"{glob.escape(folder)}/step-*.index")
+    return {_step_of(path): path for path in (index.removesuffix(".index") for index in indices)}
+
+
+def _remove(folder, step):
+    """Removes a checkpoint, or what was written of it."""
+    # The index comes first: without it a checkpoint does not count.
+    for part in sorted(glob.glob(f"{glob.escape(folder)}/step-{step}[._]*"), reverse=True):
+        shutil.rmtree(part) if os.path.isdir(part) else os.remove(part)
+
+
+def _drop_broken_list(folder):
+    """Removes TensorFlow's list of checkpoints where it cannot be read, as after a power cut."""
+    path = os.path.join(folder, "checkpoint")
+    try:
+        if os.path.exists(path) and tf.train.get_checkpoint_state(folder) is None:
+            os.remove(path)
+    except ValueError:
+        os.remove(path)
+
+
+def _reason(error):
+    return str(error).strip().splitlines()[0][:200]
 
 
 def read_newest(folder, names):

@@ -117,7 +117,12 @@ class Evidence:
         return False
 
     def _record(self, step, task, of, scores):
-        append_json(self.path, {"step": step, "of": of, "task": task.name, **scores})
+        try:
+            append_json(self.path, {"step": step, "of": of, "task": task.name, **scores})
+        except OSError as error:
+            self.console.print(
+                f"[yellow]warning:[/] {escape(self.path)} cannot be written ({error.strerror})"
+            )
 
 
 class _MeasureEvery(keras.callbacks.Callback):

@@ -3,6 +3,7 @@
 import functools
 import os
 import shutil
+import zlib
 
 import keras
 import tensorflow as tf
@@ -10,6 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from d2v_tf.config import dump_recipe
 from d2v_tf.data.reading import first_line
 from d2v_tf.errors import UserError
 from d2v_tf.pretraining.data2vec import Data2Vec
@@ -135,7 +137,7 @@ def _pretrain(recipe, workdir, everybody, published_batch_size, replicas):
         start, passed_over = checkpoints.restore()
         for line in passed_over:
             warn(f"{line}; trying the one before")
-        _check_agreement(replicas, workdir, start)
+        _check_agreement(replicas, workdir, start, recipe, data)
         if start:
             console.print(f"resuming after step {start}")
             if init:
@@ -194,8 +196,16 @@ def save_preset(data, backbone, folder):
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _check_agreement(replicas, workdir, start):
-    """Refuses workers of which some go on from another update than the chief."""
+def _check_agreement(replicas, workdir, start, recipe, data):
+    """Refuses workers of which some go on otherwise than the chief: one run has one of each."""
+    same = zlib.crc32(f"{dump_recipe(recipe)}{data.num_examples}".encode())
+    if len(set(replicas.gather(same))) > 1:
+        raise WorkdirError(
+            f"worker {replicas.worker} has precision {recipe.precision}, xla {recipe.xla} and "
+            f"{data.num_examples:,} examples of {recipe.data.source}; another worker differs in "
+            "one of them or in another key. Set precision and xla where the machines differ, and "
+            "give all the same data."
+        )
     starts = replicas.gather(start)
     if len(set(starts)) > 1:
         raise WorkdirError(
@@ -207,7 +217,7 @@ def _check_agreement(replicas, workdir, start):
 
 def _fit(recipe, workdir, console, warn, data, model, checkpoints, evidence, start, replicas):
     """Trains from update `start` to the last one."""
-    callbacks = [HealthGuard(start, recipe.guard)]
+    callbacks, backbone = [HealthGuard(start, recipe.guard)], model.student
     if replicas.is_chief:
 
         def counts():
@@ -219,10 +229,18 @@ def _fit(recipe, workdir, console, warn, data, model, checkpoints, evidence, sta
     if recipe.probe_every and replicas.is_chief:
 
         def keep_best(step):
+            best = os.path.join(workdir, "best")
             if evidence.best_step == step:
-                save_preset(data, model.student, os.path.join(workdir, "best"))
+                try:
+                    save_preset(data, model.student, best)
+                except OSError as error:
+                    shutil.rmtree(f"{best}.new", ignore_errors=True)
+                    warn(f"{best} of step {step} cannot be written ({error})")
 
-        keep_best(start)  # what a run that was killed may have missed
+        # What a run that was killed may have missed.
+        if start and start % recipe.probe_every == 0:
+            evidence.measure(backbone, start)
+        keep_best(start)
         callbacks.append(evidence.every(recipe.probe_every, start, keep_best))
 
     def save():

@@ -160,9 +160,15 @@ def _check(path, recipe, before):
 
 def _write(path, recipe):
     temporary = f"{path}.tmp"
-    with open(temporary, "w", encoding="utf-8") as file:
-        file.write(dump_recipe(recipe))
-    os.replace(temporary, path)
+    try:
+        with open(temporary, "w", encoding="utf-8") as file:
+            file.write(dump_recipe(recipe))
+        os.replace(temporary, path)
+    except OSError as error:
+        raise WorkdirError(
+            f"{path} cannot be written ({error.strerror}). Free some space, or choose another "
+            "--workdir."
+        ) from error
 
 
 def _is_finetuning(recipe):

@@ -31,7 +31,7 @@ def image_files():
         encode(gray, "JPEG"),
         encode(with_alpha),
         encode(picture(6, 12, 12), "BMP"),
-        encode(picture(7, 14, 13), "GIF"),
+        encode(picture(7, 14, 13), "JPEG"),
     ]
 
 

@@ -163,6 +163,15 @@ class TestRest:
                 "count too small",
             ),
             ({"signature_name": "mean", "instances": [1.0]}, "ask in the columnar format"),
+            (
+                {"signature_name": "several", "inputs": {**SEVERAL, "tag": ["a", ["b"]]}},
+                "tag: its lists are not all equally long",
+            ),
+            (
+                {"signature_name": "several", "inputs": {**SEVERAL, "tag": ["\ud800", "b"]}},
+                "tag has half of a surrogate pair",
+            ),
+            ({"signature_name": "\ud800", "inputs": [1]}, "not found"),
         ],
     )
     def test_wrong_requests_say_what_is_wrong(self, ask, body, message):
@@ -289,3 +298,10 @@ def test_a_new_version_takes_over_and_a_broken_one_does_not(folder, tmp_path):
     shutil.copytree(folder / "123", tmp_path / "3")
     assert model.refresh() and model.version()[0] == 3
     assert [s for _, s, _ in model.status()] == ["AVAILABLE", "END", "END"]
+    # What was being copied loads when it is there; after what is taken away comes the one before.
+    shutil.copytree(folder / "123", tmp_path / "4", ignore=shutil.ignore_patterns("variables*"))
+    assert model.refresh() and model.version()[0] == 3
+    shutil.copytree(folder / "123", tmp_path / "4", dirs_exist_ok=True)
+    assert model.refresh() and model.version()[0] == 4
+    shutil.rmtree(tmp_path / "4")
+    assert model.refresh() and model.version()[0] == 3

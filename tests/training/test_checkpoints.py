@@ -389,6 +389,44 @@ def test_every_kth_is_kept_for_good_and_used_where_the_last_ones_are_broken(tmp_
     assert_same_state(state(again), states[4])
 
 
+@pytest.mark.parametrize("fault", ["clock", "cut", "empty", "gone"])
+def test_what_the_list_of_checkpoints_says_does_not_matter(fault, tmp_path, monkeypatch):
+    model = new_model(seed=1)
+    checkpoints = Checkpoints(str(tmp_path), model, keep=2)
+    for step in (1, 2, 3):
+        add_one(model)
+        checkpoints.save(step)
+    listed = tmp_path / "checkpoint"
+    if fault == "clock":
+        monkeypatch.setattr("time.time", lambda: 1e9)  # long before
+    elif fault == "cut":
+        listed.write_bytes(listed.read_bytes()[:30])
+    elif fault == "empty":
+        listed.write_bytes(b"")
+    else:
+        listed.unlink()
+    again = new_model(seed=2)
+    after = Checkpoints(str(tmp_path), again, keep=2)
+    assert after.restore() == (3, [])
+    assert_same_state(state(again), state(model))
+    for step in (4, 5):
+        after.save(step)
+    assert {p.stem for p in tmp_path.glob("*.index")} == {"step-4", "step-5"}
+
+
+def test_no_room_to_keep_one_for_good_leaves_it_where_it_is(tmp_path, monkeypatch):
+    checkpoints = Checkpoints(str(tmp_path), new_model(seed=1), keep=1, keep_every=2)
+
+    def refuse(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.link", refuse)
+    monkeypatch.setattr("shutil.copyfile", refuse)
+    with pytest.raises(CheckpointError, match="step-2 cannot be kept for good in .*No space left"):
+        checkpoints.save(2)
+    assert Checkpoints(str(tmp_path), new_model(seed=2)).restore() == (2, [])
+
+
 @pytest.fixture
 def no_room():
     """Lets no file grow past a few kB: writing fails as on a full disk, halfway through."""

@@ -248,16 +248,18 @@ def test_every_argument_that_differs_is_named_with_what_to_set(tmp_path):
         start(recipe_for("text", tmp_path / "a.pt"))
 
 
-def test_weights_that_no_recipe_can_have_are_refused(tmp_path):
+def test_weights_without_a_final_norm(tmp_path):
     state = published.vision_state(published.vision_model("per_block", use_mean_pooling=True))
     torch.save({"model": state}, tmp_path / "finetuned.pth")
     with pytest.raises(StartError) as caught:
         start(recipe_for("vision", tmp_path / "finetuned.pth"))
     assert str(caught.value).endswith(
         "final_norm is False and True; relative_position_bias is 'per_block' and 'shared'. For a "
-        "model like it: --set model.relative_position_bias=per_block. No recipe sets final_norm: "
-        "such weights cannot be started from."
+        "model like it: --set model.final_norm=false --set model.relative_position_bias=per_block."
     )
+    settings = ["model.final_norm=false", "model.relative_position_bias=per_block"]
+    model, _ = start(recipe_for("vision", tmp_path / "finetuned.pth", *settings))
+    assert model.student.final_norm is None
 
 
 def test_a_refused_start_leaves_the_model_as_it_was(tmp_path):

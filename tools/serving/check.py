@@ -6,7 +6,13 @@ import numpy as np
 import tensorflow as tf
 
 from serving.errors import ServingError
-from serving.saved_models import PREDICT, LoadedVersion, read_signatures, versions_in
+from serving.saved_models import (
+    PREDICT,
+    LoadedVersion,
+    read_signatures,
+    register_text_operations,
+    versions_in,
+)
 
 DEFAULT = tf.saved_model.DEFAULT_SERVING_SIGNATURE_DEF_KEY
 WARMUP = os.path.join("assets.extra", "tf_serving_warmup_requests")
@@ -29,15 +35,17 @@ def check_model(folder, say=print):
         return [f"{folder} cannot be read ({error.strerror})."]
     if not versions:
         return [f"{folder} has no version: a server looks for folders named by a number in it."]
-    others = sorted(set(os.listdir(folder)) - {str(v) for v in versions})
+    others = sorted(set(os.listdir(folder)) - set(versions.values()))
     if others:
         say(f"not seen by a server: {', '.join(others)}")
     say(f"versions: {', '.join(map(str, versions))}; the highest is served")
-    path = os.path.join(folder, str(versions[-1]))
+    path = os.path.join(folder, versions[max(versions)])
     try:
         signatures = read_signatures(path)
     except ValueError as error:
         return [str(error)]
+    if not register_text_operations():
+        say("tensorflow-text is not installed: models of texts will not load")
     problems = []
     for name, signature in sorted(signatures.items()):
         say(f"{name}: {_described(signature.inputs)} -> {_described(signature.outputs)}")
@@ -79,8 +87,8 @@ def label_problems(path, signatures):
     logits = signatures.get(DEFAULT) and signatures[DEFAULT].outputs.get("logits")
     if not os.path.isfile(file) or not logits:
         return []
-    with open(file, encoding="utf-8") as opened:
-        count = len(opened.read().splitlines())
+    with open(file, encoding="utf-8", newline="\n") as opened:
+        count = opened.read().count("\n")
     wanted = tf.TensorShape(logits.tensor_shape)[-1]
     if wanted in (None, count):
         return []

@@ -101,7 +101,10 @@ def _array(name, value, signature):
         raise invalid(f"{name} is no input of the signature, which has {known}.")
     dtype = tf.as_dtype(signature.inputs[name].dtype)
     if dtype == tf.string:
-        return np.array(_strings(name, value), object)
+        array = np.array(_strings(name, value), object)
+        if not all(isinstance(item, bytes) for item in array.ravel()):
+            raise invalid(f"{name}: its lists are not all equally long.")
+        return array
     try:
         array = np.array(value)
     except ValueError:
@@ -121,7 +124,10 @@ def _strings(name, value):
     if isinstance(value, list):
         return [_strings(name, v) for v in value]
     if isinstance(value, str):
-        return value.encode()
+        try:
+            return value.encode()
+        except UnicodeEncodeError:
+            raise invalid(f"{name} has half of a surrogate pair, which is no text.") from None
     if isinstance(value, dict) and set(value) == {"b64"} and isinstance(value["b64"], str):
         try:
             return base64.b64decode(value["b64"], validate=True)

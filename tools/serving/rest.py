@@ -42,9 +42,15 @@ class _Handler(BaseHTTPRequestHandler):
     models = {}
 
     def do_GET(self):
+        if self.headers.get("Content-Length") or self.headers.get("Transfer-Encoding"):
+            self.close_connection = True  # the body is not read
         self._answer(lambda path: _get(*self._model(path), path))
 
     def do_POST(self):
+        if self.headers.get("Transfer-Encoding"):
+            self.close_connection = True  # the body is not read
+            self._send(411, {"error": "A body needs a Content-Length."})
+            return
         try:
             size = int(self.headers.get("Content-Length") or 0)
         except ValueError:
@@ -78,7 +84,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._send(status, content)
 
     def _send(self, status, content):
-        encoded = json.dumps(content, ensure_ascii=False).encode()
+        encoded = json.dumps(content).encode()
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(encoded)))
@@ -128,7 +134,7 @@ def _post(model, number, path, body):
         )
     try:
         content = json.loads(body)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise invalid(f"JSON Parse error: {error}") from None
     if not isinstance(content, dict):
         raise invalid("Request must be a JSON object.")

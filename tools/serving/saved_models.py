@@ -12,16 +12,16 @@ INIT = "__saved_model_init_op"  # a signature that is none
 
 
 def versions_in(folder):
-    """The versions that a server finds: ints, ascending.
+    """The versions that a server finds: dict of int, ascending, to the name of its folder.
 
     Raises:
         FileNotFoundError: where there is no such folder.
     """
-    return sorted(
-        int(name)
-        for name in os.listdir(folder)
+    return {
+        int(name): name
+        for name in sorted(os.listdir(folder), key=lambda name: (len(name), name))
         if name.isdecimal() and os.path.isdir(os.path.join(folder, name))
-    )
+    }
 
 
 def read_signatures(folder):
@@ -44,6 +44,15 @@ def read_signatures(folder):
             return {n: s for n, s in graph.signature_def.items() if n != INIT}
     tags = [sorted(graph.meta_info_def.tags) for graph in content.meta_graphs]
     raise ValueError(f"{path} has no graph of the tags ['serve'], only of {tags}.")
+
+
+def register_text_operations():
+    """Makes TensorFlow know what models of texts use. Returns whether tensorflow-text is there."""
+    try:
+        import tensorflow_text  # noqa: F401
+    except ImportError:
+        return False
+    return True
 
 
 class LoadedVersion:
@@ -95,10 +104,13 @@ class LoadedVersion:
                 f"Outputs expected to be in the set {{{','.join(sorted(signature.outputs))}}}."
             )
         function = self._loaded.signatures[name or tf.saved_model.DEFAULT_SERVING_SIGNATURE_DEF_KEY]
-        tensors = {
-            key: tf.constant(value, tf.as_dtype(signature.inputs[key].dtype))
-            for key, value in inputs.items()
-        }
+        try:
+            tensors = {
+                key: tf.constant(value, tf.as_dtype(signature.inputs[key].dtype))
+                for key, value in inputs.items()
+            }
+        except (ValueError, TypeError):
+            raise invalid("The inputs are no arrays of the signature's types.") from None
         try:
             outputs = function(**tensors)
         except tf.errors.OpError as error:
@@ -136,6 +148,12 @@ def check_inputs(signature, inputs):
             raise invalid(f"{name} must be of shape {shape}. Received: {inputs[name].shape}")
 
 
+def _last_written(folder):
+    """When anything in a folder was written last, and how many files there are."""
+    files = [os.path.join(root, name) for root, _, names in os.walk(folder) for name in names]
+    return max((os.stat(file).st_mtime_ns for file in files), default=0), len(files)
+
+
 class Model:
     """A folder of versions of which the newest is served, as TensorFlow Serving does it.
 
@@ -148,28 +166,38 @@ class Model:
         self.name = name
         self.folder = folder
         self.states = {}  # version -> (state, error message)
-        self._version = self._loaded = None
+        self._served = None, None  # version and what is loaded: one value, read by other threads
+        self._failed = {}  # version -> when its folder was written that did not load
 
     def refresh(self):
-        """Loads a version that has come, and lets go of the one before.
+        """Loads the highest version if it is another one, and lets go of the one before.
+
+        A version that does not load is tried again when something of it has been written since, as
+        while it is copied.
 
         Returns:
-            bool. Whether there was one.
+            bool. Whether something changed.
         """
         try:
             found = versions_in(self.folder)
-        except OSError:
+            before = self._served[0]
+            version = max(found, default=before)
+            if version == before:
+                return False
+            folder = os.path.join(self.folder, found[version])
+            written = _last_written(folder)
+        except OSError:  # taken away meanwhile
             return False
-        if not found or found[-1] == self._version or found[-1] in self.states:
+        if self._failed.get(version) == written:
             return False
-        version = found[-1]
         self.states[version] = ("LOADING", "")
         try:
-            loaded = LoadedVersion(os.path.join(self.folder, str(version)))
-        except (ValueError, OSError, tf.errors.OpError) as error:
-            self.states[version] = ("END", str(error))
+            loaded = LoadedVersion(folder)
+        except Exception as error:  # whatever a folder holds, the server goes on
+            self._failed[version] = written
+            self.states[version] = ("END", str(error) or type(error).__name__)
             return True
-        before, self._version, self._loaded = self._version, version, loaded
+        self._served = version, loaded
         self.states[version] = ("AVAILABLE", "")
         if before is not None:
             self.states[before] = ("END", "")
@@ -181,7 +209,7 @@ class Model:
         Raises:
             ServingError: where it is not served.
         """
-        current, loaded = self._version, self._loaded
+        current, loaded = self._served
         if loaded is None or number not in (None, current):
             which = f"Specific({self.name}, {number})" if number else f"Latest({self.name})"
             raise ServingError("NOT_FOUND", f"Servable not found for request: {which}")
