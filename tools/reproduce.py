@@ -49,9 +49,9 @@ def main(argv):
 def reproduce():
     from rich.console import Console
 
-    from d2v_tf.data.reproduction_sets import arrange_sets
     from d2v_tf.errors import UserError
     from d2v_tf.training.reproduce import choose, read_plan, reproduce
+    from d2v_tf.training.reproduction_sets import arrange_sets
 
     runs = {}
     for value in FLAGS.run:

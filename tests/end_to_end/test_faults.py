@@ -2,16 +2,16 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.end_to_end.test_pretrain import ROOT, TINY, command, losses
+from tests.end_to_end.test_pretrain import ROOT, TINY, losses, stopped_by
 
 
 def run_lives(module, folder, *settings):
@@ -80,19 +80,8 @@ def test_two_workers_stop_together_lose_each_other_and_one_replica_ends_the_run(
 def test_sigterm_saves_and_ends_as_a_scheduler_expects(tmp_path):
     workdir = Path(tmp_path) / "run"
     settings = ["steps=100000", "checkpoint_every=100000", "data.probe_examples=20"]
-    process = subprocess.Popen(
-        command(f"--workdir={workdir}", "--strategy=cpu", settings=settings),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    deadline = time.time() + 200
-    while not (workdir / "metrics.jsonl").exists() or len(losses(workdir)) < 3:
-        assert process.poll() is None and time.time() < deadline
-        time.sleep(0.05)
-    process.terminate()
-    _, stderr = process.communicate(timeout=60)
-    assert process.returncode == 143
+    status, stderr = stopped_by(signal.SIGTERM, workdir, "--strategy=cpu", settings=settings)
+    assert status == 143
     assert f"the same command continues the run in {workdir}" in stderr
     assert "Traceback" not in stderr
     assert (workdir / "checkpoints" / f"step-{max(losses(workdir))}.index").exists()

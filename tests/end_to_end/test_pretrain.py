@@ -47,6 +47,23 @@ def run(*arguments, settings=(), cwd=None):
     )
 
 
+def stopped_by(number, workdir, *arguments, settings=()):
+    """Sends a signal to a run after three updates; (exit status, what it said on stderr)."""
+    process = subprocess.Popen(
+        command(f"--workdir={workdir}", *arguments, settings=settings),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.time() + 200
+    while not (workdir / "metrics.jsonl").exists() or len(losses(workdir)) < 3:
+        assert process.poll() is None and time.time() < deadline
+        time.sleep(0.05)
+    process.send_signal(number)
+    _, stderr = process.communicate(timeout=60)
+    return process.returncode, stderr
+
+
 def losses(workdir):
     lines = (Path(workdir) / "metrics.jsonl").read_text().splitlines()
     return {record["step"]: record["loss"] for record in map(json.loads, lines)}
@@ -153,19 +170,8 @@ def test_kill_9_and_the_same_command_give_the_losses_of_an_unbroken_run(finished
 def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path):
     workdir = tmp_path / "interrupted"
     settings = ["steps=100000", "checkpoint_every=100000", "probe_every=0"]
-    process = subprocess.Popen(
-        command(f"--workdir={workdir}", settings=settings),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    deadline = time.time() + 200
-    while not (workdir / "metrics.jsonl").exists() or len(losses(workdir)) < 3:
-        assert process.poll() is None and time.time() < deadline
-        time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    _, stderr = process.communicate(timeout=60)
-    assert process.returncode == 130
+    status, stderr = stopped_by(signal.SIGINT, workdir, settings=settings)
+    assert status == 130
     assert f"the same command continues the run in {workdir}" in stderr
     assert "Traceback" not in stderr
     assert list((workdir / "checkpoints").glob("step-*.index"))

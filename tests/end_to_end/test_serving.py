@@ -14,20 +14,9 @@ import pytest
 from PIL import Image
 
 from tests.data.images import picture
-from tests.exporting.models import image_classifier
+from tests.exporting.models import REFUSE_OURS, image_classifier
 
 ROOT = Path(__file__).resolve().parents[2]
-# What `site` runs at the start of every process: nothing of ours can be imported in it.
-BLOCK = """
-import sys
-
-class Refuse:
-    def find_spec(self, name, *_):
-        if name.split(".")[0] in ("d2v_tf", "keras_hub", "keras_nlp", "tokenizers", "soundfile"):
-            raise ImportError(f"{name} is not on this machine")
-
-sys.meta_path.insert(0, Refuse())
-"""
 
 
 def blocks(language):
@@ -82,7 +71,7 @@ def server(folder, exported, tmp_path_factory):
     """(port of REST, port of gRPC) of the README's server, which cannot import ours."""
     rest, rpc = free_ports()
     block = tmp_path_factory.mktemp("block")
-    (block / "sitecustomize.py").write_text(BLOCK)
+    (block / "sitecustomize.py").write_text(REFUSE_OURS)
     (command,) = [b for b in blocks("") if "tools/serve.py" in b]
     arguments = command.split()[1:]
     process = subprocess.Popen(

@@ -18,6 +18,18 @@ TEXTS = ["a cat sat on a mat", "dogs bark at night", "  the fish\t", "naïve caf
 TOKENIZER = train_tokenizer(TEXTS * 2, 261 + 30)
 NAMES = ("cat", "dog", "fish")
 
+# Refuses every import but those of a machine that only serves.
+REFUSE_OURS = """
+import sys
+
+class Refuse:
+    def find_spec(self, name, *_):
+        if name.split(".")[0] in ("d2v_tf", "keras_hub", "keras_nlp", "tokenizers", "soundfile"):
+            raise ImportError(f"{name} is not on this machine")
+
+sys.meta_path.insert(0, Refuse())
+"""
+
 
 def image_files():
     """Encoded images of several sizes, formats and kinds of color."""

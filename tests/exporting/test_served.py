@@ -21,6 +21,7 @@ from d2v_tf.exporting.requests import ExportError
 from d2v_tf.finetuning.decoding import GreedyDecoder
 from tests.exporting.models import (
     NAMES,
+    REFUSE_OURS,
     TEXTS,
     audio_tagger,
     image_classifier,
@@ -34,16 +35,10 @@ from tests.exporting.models import (
 )
 from tests.finetuning.tiny_ctc import VOCABULARY
 
-# Refuses every import but those of a machine that only serves.
-PROGRAM = """
-import pickle, sys
-
-class Refuse:
-    def find_spec(self, name, *_):
-        if name.split(".")[0] in ("d2v_tf", "keras_hub", "keras_nlp", "tokenizers", "soundfile"):
-            raise ImportError(f"{name} is not on this machine")
-
-sys.meta_path.insert(0, Refuse())
+PROGRAM = (
+    REFUSE_OURS
+    + """
+import pickle
 import tensorflow as tf
 import tensorflow_text
 
@@ -60,6 +55,7 @@ for folder, signature, inputs in pickle.load(open(sys.argv[1], "rb")):
         answers.append(str(error))
 pickle.dump(answers, open(sys.argv[2], "wb"))
 """
+)
 MODELS = {
     "image": image_classifier,
     "audio": audio_tagger,

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from d2v_tf.data.audio_tables import read_table
 from d2v_tf.data.reading import DataError
-from d2v_tf.data.reproduction_sets import arrange_sets, write_words
+from d2v_tf.training.reproduction_sets import arrange_sets, write_words
 
 QUIET = Console(quiet=True)
 

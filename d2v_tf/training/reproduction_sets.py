@@ -1,7 +1,6 @@
 """The labelled and unlabelled sets of `configs/reproduce.yaml`, unpacked and arranged."""
 
 import os
-import re
 import shutil
 import tarfile
 
@@ -44,7 +43,7 @@ def arrange_sets(archives, folder, wanted, console):
         os.makedirs(folder, exist_ok=True)
     sources = {"spoken_digits": "connected", "text_corpus": "corpus_64"}
     for archive in ARCHIVES:
-        name = archive.split(".")[0]
+        name = folder_of(archive)
         if wanted(name) or (name in sources and wanted(sources[name])):
             unpack(archives, archive, folder, console)
     if wanted("spoken_digits") or wanted("connected"):
@@ -82,9 +81,14 @@ def arrange_language_model(folder, console):
     write_words(text, os.path.join(folder, "words.txt"))
 
 
+def folder_of(archive):
+    """The folder that an archive is unpacked to."""
+    return archive.split(".")[0]
+
+
 def unpack(archives, archive, folder, console):
     """Unpacks `NAME.tar` into `folder/NAME`, all of it or nothing."""
-    name = re.sub(r"\.tar(\.gz)?$", "", archive)
+    name = folder_of(archive)
     target = os.path.join(folder, name)
     if os.path.exists(target):
         return
