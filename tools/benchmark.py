@@ -34,6 +34,13 @@ flags.DEFINE_bool(
     "Measure the answers of an exported model of --size=base instead, for --batch or for 1, 8 and "
     "32 examples, beside the same weights in PyTorch.",
 )
+flags.DEFINE_enum(
+    "peer",
+    None,
+    ["torch"],
+    "Compare the step with the same work in PyTorch on Hugging Face's encoders, in all settings of "
+    "both: float32 and bfloat16, compiled and not. --precision and --xla are left aside.",
+)
 flags.DEFINE_bool("json", False, "Print one JSON object instead of a table.")
 
 
@@ -49,7 +56,8 @@ def main(argv):
             result = benchmark_serving()
         else:
             with tempfile.TemporaryDirectory() as folder:
-                result = benchmark(folder)
+                recipe = open_recipe(folder)
+                result = benchmark(recipe)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
@@ -57,6 +65,8 @@ def main(argv):
         print(json.dumps(result))
     elif FLAGS.serving:
         print_serving(result)
+    elif FLAGS.peer:
+        print_comparison(result)
     else:
         print_table(result)
 
@@ -71,10 +81,16 @@ def benchmark_serving():
     return measure_serving(FLAGS.modality, FLAGS.size, batches, FLAGS.steps)
 
 
-def benchmark(folder):
-    """Measures what the flags say, on examples written into `folder` unless --data says others."""
-    from d2v_tf.benchmark.examples import write_examples
+def benchmark(recipe):
+    from d2v_tf.benchmark.compare import compare
     from d2v_tf.benchmark.step import measure
+
+    return compare(recipe, FLAGS.steps) if FLAGS.peer else measure(recipe, FLAGS.steps)
+
+
+def open_recipe(folder):
+    """The recipe that the flags say, with examples written into `folder` unless --data has some."""
+    from d2v_tf.benchmark.examples import write_examples
     from d2v_tf.config import load_recipe
 
     flags_given = {"batch_size": FLAGS.batch, "precision": FLAGS.precision, "xla": FLAGS.xla}
@@ -89,7 +105,7 @@ def benchmark(folder):
         source = write_examples(recipe, folder)
     if source is not None:
         overrides.append(f"data.source={json.dumps(source)}")  # YAML would read on in it
-    return measure(load_recipe(config, overrides, FLAGS.modality), FLAGS.steps)
+    return load_recipe(config, overrides, FLAGS.modality)
 
 
 def recipe_of(modality, size):
@@ -131,6 +147,41 @@ def print_table(result):
     for name, value in rows.items():
         table.add_row(name, value)
     Console(highlight=False, soft_wrap=True).print(table)
+
+
+def print_comparison(result):
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False, soft_wrap=True)
+    shapes = ", ".join(f"{name} {shape}" for name, shape in result["batch"].items())
+    rates = ", ".join(f"{name} {rate / 1e9:,.0f}" for name, rate in result["matrix_rate"].items())
+    console.print(
+        f"{result['modality']}, {result['parameters']:,} parameters; {shapes}\n"
+        f"{result['device']}, {result['threads']} threads, load average {result['load']:.1f}\n"
+        f"{result['flops'] / 1e9:,.0f} GFLOP an update; matrices of 2048, GFLOP/s: {rates}"
+    )
+    table = Table("", "setting", "ms", "middle half", "GFLOP/s", "of matrices", box=None)
+    table.add_column("first, s")
+    table.add_column("memory, GiB")
+    for row in result["settings"]:
+        median, low, high = (1000 * row["step"][key] for key in ("median", "low", "high"))
+        table.add_row(
+            {"ours": "d2v_tf", "torch": "PyTorch"}[row["side"]],
+            row["setting"],
+            f"{median:,.0f}",
+            f"{low:,.0f} to {high:,.0f}",
+            f"{row['flops_per_second'] / 1e9:,.0f}",
+            f"{row['share_of_matrix_rate']:.0%}",
+            f"{row['seconds_to_first_step']:.1f}",
+            f"{row['peak_memory'] / 2**30:.2f}" if "peak_memory" in row else "",
+        )
+    console.print(table)
+    ratio = result["ratio"]
+    console.print(
+        f"PyTorch's time over ours: best against best {ratio['best against best']:.2f}, float32 "
+        f"{ratio['float32']:.2f}; our memory over PyTorch's {ratio['memory']:.2f}"
+    )
 
 
 def print_serving(result):

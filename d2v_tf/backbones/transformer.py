@@ -210,12 +210,16 @@ class TransformerBlock(keras.layers.Layer):
         self.output_dense.build((*input_shape[:-1], self.intermediate_dim))
         self.output_norm.build(input_shape)
 
-    def call(self, x, logit_bias=None, training=None):
+    def call(self, x, logit_bias=None, training=None, keep=None):
         """Returns the block's output and its feed-forward output, both `[B, T, D]`.
 
         The feed-forward output is the network's own, before layer scale and the residual
         connection: a normalised target would lose a branch scaled by 1e-4 in its epsilon.
+
+        `keep` is an optional function `[B, T, D]` -> `[B, M, D]` that picks the positions that are
+        wanted: attention sees all, what follows is computed for those only.
         """
+        keep = keep or (lambda x: x)
         if self.relative_position_bias is not None:
             own = self.relative_position_bias.bias()  # [H, T, T]
             logit_bias = own if logit_bias is None else logit_bias + own
@@ -225,11 +229,13 @@ class TransformerBlock(keras.layers.Layer):
                 self.attention_scale,
                 training,
             )
+            x = keep(x)
             feed_forward = self._feed_forward(self.output_norm(x), training)
             x = x + self._branch(feed_forward, self.output_scale, training)
             return x, feed_forward
         attended = self.attention(x, logit_bias, training=training)
-        x = self.attention_norm(x + self._branch(attended, self.attention_scale, training))
+        x = keep(x + self._branch(attended, self.attention_scale, training))
+        x = self.attention_norm(x)
         feed_forward = self._feed_forward(x, training)
         x = self.output_norm(x + self._branch(feed_forward, self.output_scale, training))
         return x, feed_forward
@@ -381,7 +387,7 @@ class TransformerEncoder(keras.layers.Layer):
         if self.shared_bias is not None:
             self.shared_bias.build()
 
-    def call(self, x, padding_mask=None, training=None, features=None, run_block=None):
+    def call(self, x, padding_mask=None, training=None, features=None, run_block=None, keep=None):
         """Encodes `x`.
 
         Args:
@@ -390,10 +396,13 @@ class TransformerEncoder(keras.layers.Layer):
             features: `None`, `"ffn"` or `"block"`.
             run_block: optional function that calls a block for `call`, with the block and its
                 arguments, such as one that keeps less for the gradient.
+            keep: optional function `[B, T, D]` -> `[B, M, D]` that picks the positions wanted of
+                the last block, which then is computed no further for the others.
 
         Returns:
-            `[B, T, D]`; with `features`, also a list of one `[B, T, D]` a block, first block first:
-            the feed-forward outputs or the blocks' outputs.
+            `[B, T, D]`, or `[B, M, D]` with `keep`; with `features`, also a list of one `[B, T, D]`
+            a block, first block first: the feed-forward outputs or the blocks' outputs, with `keep`
+            the last one `[B, M, D]`.
 
         Raises:
             ValueError: for another kind of features.
@@ -411,14 +420,14 @@ class TransformerEncoder(keras.layers.Layer):
         if self.layer_drop and training:
             kept = self.block_dropout(ops.ones((self.num_layers,)), training=True) > 0
         collected = []
+        run_block = run_block or TransformerBlock.__call__
         for i, block in enumerate(self.blocks):
-            before = x
-            if run_block is None:
-                x, feed_forward = block(x, logit_bias=logit_bias, training=training)
-            else:
-                x, feed_forward = run_block(block, x, logit_bias, training)
+            before, picked = x, keep if i + 1 == len(self.blocks) else None
+            x, feed_forward = run_block(
+                block, x, logit_bias=logit_bias, training=training, keep=picked
+            )
             if kept is not None:  # computed and thrown away: the step's graph stays one and static
-                x = ops.where(kept[i], x, before)
+                x = ops.where(kept[i], x, before if picked is None else picked(before))
             collected.append(feed_forward if features == "ffn" else x)
         return x if features is None else (x, collected)
 

@@ -138,7 +138,7 @@ def _time_in_turns(functions, repeats, clock=time.perf_counter):
 def _wait_for(result):
     """Returns once a result is there: a GPU computes it after the call."""
     for value in tf.nest.flatten(result):
-        value.numpy()
+        np.asarray(value)
 
 
 def _differences(seconds):

@@ -130,6 +130,7 @@ class Data2Vec(keras.Model):
         self.max_masked = max_masked
         self.accumulate = accumulate
         self.remat = remat
+        self._compiled_parts = None
 
         dim = student.output_shape[-1]
         self.teacher = type(student.encoder).from_config(
@@ -184,28 +185,43 @@ class Data2Vec(keras.Model):
         return self.distribute_strategy.num_replicas_in_sync
 
     def make_train_function(self, force=False):
-        """As Keras', but for replicas, whose all-reduce XLA cannot compile along with the rest."""
-        if self.num_replicas == 1:
-            super().make_train_function(force)
-        elif self.train_function is None or force:
+        """As Keras', but of a step that XLA compiles in parts.
+
+        Forward and backward pass are worth compiling. The update is one ready kernel a variable,
+        and compiling it takes longer than all the rest; replicas add up gradients before it, which
+        XLA cannot compile along.
+        """
+        if self.train_function is not None and not force:
+            return
+        self._compiled_parts = self._compile_parts()
+        if self.num_replicas > 1:
             update_as_it_is(self.optimizer)
-            self._compiled_parts = self._compile_parts()
             self.train_function = replicated_train_function(
                 self.distribute_strategy, self.train_step, self.run_eagerly
             )
+            return
+        jit_compile, self.jit_compile = self.jit_compile, self.jit_compile and self._compiles_whole
+        super().make_train_function(force)
+        self.jit_compile = jit_compile
 
     def _maybe_symbolic_build(self, iterator=None, data_batch=None):
         """Everything is built; Keras would reduce a first batch over the replicas to find out."""
 
+    @property
+    def _compiles_whole(self):
+        """Whether the step is compiled as one: TPUs have it so, the all-reduce with it."""
+        return isinstance(self.distribute_strategy, tf.distribute.TPUStrategy)
+
     def _compile_parts(self):
-        """The two halves of a step, before and after the all-reduce, each compiled by itself."""
-        parts = [self._gradients_apart, self._update]
-        # What strategy.run is given, TPUs compile as a whole, the all-reduce with it.
-        if not self.jit_compile or isinstance(self.distribute_strategy, tf.distribute.TPUStrategy):
-            return parts
-        compiled = [tf.function(part, jit_compile=True, reduce_retracing=True) for part in parts]
+        """The two halves of a step, before and after the all-reduce."""
+        gradients_of = self._gradients_of if self.num_replicas == 1 else self._gradients_apart
         # XLA has no all-reduce between its devices here, and batch norm needs one inside.
-        return [parts[0], compiled[1]] if self.target_norm == "batch" else compiled
+        reduces = self.num_replicas > 1 and self.target_norm == "batch"
+        if self.jit_compile and not (self.run_eagerly or self._compiles_whole or reduces):
+            gradients_of = tf.function(
+                gradients_of, jit_compile=True, reduce_retracing=True, autograph=False
+            )
+        return gradients_of, self._update
 
     def train_step(self, batch):
         """One update of the student and one step of the EMA. Returns the logs.
@@ -213,9 +229,8 @@ class Data2Vec(keras.Model):
         In replicas: of all of them together. Sums over positions are added up before anything is
         divided, clipped or logged, so the result is that of the whole batch in one replica.
         """
-        gradients_of, update, add_up = self._gradients_of, self._update, lambda x: x
-        if self.num_replicas > 1:
-            (gradients_of, update), add_up = self._compiled_parts, sum_over_replicas
+        gradients_of, update = self._compiled_parts or (self._gradients_of, self._update)
+        add_up = sum_over_replicas if self.num_replicas > 1 else lambda x: x
         # The divisor is known before the first forward pass, so micro-batches add up exactly.
         counts = tf.math.count_nonzero(batch["mask"], axis=1, dtype=tf.int32)  # [B]
         counts = tf.minimum(counts, self._num_positions(batch["mask"]))
@@ -324,23 +339,25 @@ class Data2Vec(keras.Model):
         if self._has_target_inputs(batch):
             target_embedded = self.student.frontend(self._target_inputs(batch), training=False)
 
-        blocks = self._teacher_blocks(target_embedded)
+        def keep(x):
+            return gather(x[:, self.student.num_prefix_tokens :])
+
         if self.target_norm in (None, "layer"):  # no position's target depends on another's
-            blocks = [gather(block) for block in blocks]
+            blocks = self._teacher_blocks(target_embedded, keep)
             targets = average_targets(blocks, self.target_norm, self.normalize_average)
         else:
             targets = gather(
                 average_targets(
-                    blocks,
+                    self._teacher_blocks(target_embedded),
                     self.target_norm,
                     self.normalize_average,
                     target_embedded.get("padding_mask"),
                     sum_over_replicas if self.num_replicas > 1 else None,
                 )
             )
-        hidden = self._student_hidden(embedded, mask, training=True)
+        hidden = self._student_hidden(embedded, mask, training=True, keep=keep)
         frontend = sequence_deviation_sums(embedded["features"], embedded.get("padding_mask"))
-        return self._predict(gather(hidden)), targets, weights, frontend
+        return self._predict(hidden), targets, weights, frontend
 
     def _masked_positions(self, mask):
         """A function `[B, T, D]` -> `[B, M, D]` that picks masked positions, and their weights."""
@@ -357,33 +374,39 @@ class Data2Vec(keras.Model):
             return length
         return min(limit, length) if isinstance(length, int) else tf.minimum(limit, length)
 
-    def _student_hidden(self, embedded, mask, training):
-        """The student's last block, `[B, T, D]`, with the masked positions hidden from it."""
+    def _student_hidden(self, embedded, mask, training, keep=None):
+        """The student's last block with the masked positions hidden from it.
+
+        `[B, T, D]`, or with `keep` what that picks.
+        """
         student, padding_mask = self.student, embedded.get("padding_mask")
         features = embedded["features"]
         if student.mask_token is not None:
             features = student.mask_token(features, mask)
         features = student.positions(features, padding_mask, training=training)
         run_block = rematerialized if self.remat and training else None
-        hidden = student.encoder(features, padding_mask, training=training, run_block=run_block)
-        return hidden[:, student.num_prefix_tokens :]
+        hidden = student.encoder(
+            features, padding_mask, training=training, run_block=run_block, keep=keep
+        )
+        return hidden[:, student.num_prefix_tokens :] if keep is None else hidden
 
     def _predict(self, hidden):
         if self.student.final_norm is not None:
             hidden = self.student.final_norm(hidden)
         return ops.cast(self.head(hidden), "float32")
 
-    def _teacher_blocks(self, embedded):
-        """The last K teacher blocks, each `[B, T, D]`, from unmasked features."""
+    def _teacher_blocks(self, embedded, keep=None):
+        """The last K teacher blocks of unmasked features: each `[B, T, D]` or what `keep` picks."""
         student, padding_mask = self.student, embedded.get("padding_mask")
         features = ops.stop_gradient(embedded["features"])
         features = student.positions(features, padding_mask, training=False)
         _, blocks = self.teacher(
-            features, padding_mask, training=False, features=self.target_features
+            features, padding_mask, training=False, features=self.target_features, keep=keep
         )
-        return [
-            block[:, student.num_prefix_tokens :] for block in blocks[-self.num_target_layers :]
-        ]
+        blocks = blocks[-self.num_target_layers :]
+        if keep is None:
+            return [block[:, student.num_prefix_tokens :] for block in blocks]
+        return [*map(keep, blocks[:-1]), blocks[-1]]
 
     def _inputs(self, batch):
         names = self.student.input_names

@@ -3,7 +3,7 @@
 import tensorflow as tf
 
 
-def rematerialized(block, x, logit_bias, training):
+def rematerialized(block, x, logit_bias=None, training=None, keep=None):
     """Calls a block and keeps its input alone for the gradient, which computes the rest anew.
 
     The same numbers come out, gradients too: what was dropped is dropped again.
@@ -11,8 +11,7 @@ def rematerialized(block, x, logit_bias, training):
     Args:
         block: a `TransformerBlock`.
         x: `[B, T, D]`.
-        logit_bias: optional, as the block takes it.
-        training: bool.
+        logit_bias, training, keep: as the block takes them.
 
     Returns:
         What the block returns.
@@ -25,6 +24,6 @@ def rematerialized(block, x, logit_bias, training):
     def run(x, *biases):
         for state, seed in zip(states, seeds, strict=True):
             state.assign(seed)
-        return block(x, logit_bias=biases[0] if biases else None, training=training)
+        return block(x, logit_bias=biases[0] if biases else None, training=training, keep=keep)
 
     return run(x, *biases)

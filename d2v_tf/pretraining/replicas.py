@@ -50,6 +50,9 @@ def update_as_it_is(optimizer):
             f"Received: {type(optimizer).__name__}, built outside of it."
         )
 
+    if getattr(optimizer, "updates_as_it_is", False):
+        return
+
     def apply_weight_decay(self, variables):
         if self.weight_decay is None:
             return

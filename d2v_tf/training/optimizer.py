@@ -1,7 +1,6 @@
 """The optimizer of a recipe, and which weights it decays."""
 
-import keras
-
+from d2v_tf.pretraining.fused_adamw import FusedAdamW
 from d2v_tf.training.schedules import build_schedule
 
 
@@ -25,10 +24,10 @@ def build_optimizer(recipe, variables):
         variables: list of Keras variables.
 
     Returns:
-        A built `keras.optimizers.AdamW`.
+        A built `FusedAdamW`.
     """
     group = recipe.optimizer
-    optimizer = keras.optimizers.AdamW(
+    optimizer = FusedAdamW(
         learning_rate=build_schedule(group.learning_rate, recipe.steps, recipe.schedule),
         weight_decay=group.weight_decay,
         beta_1=group.beta_1,

@@ -53,6 +53,24 @@ def test_encoder_equals_numpy(normalize_first, arguments, padded):
             assert_allclose(np.asarray(got)[real], numbers[real], atol=1e-4)
 
 
+@pytest.mark.parametrize("normalize_first", [True, False])
+@pytest.mark.parametrize("layer_drop", [0.0, 0.999])
+def test_positions_kept_of_the_last_block_are_those_of_all(normalize_first, layer_drop):
+    encoder = make_encoder(normalize_first=normalize_first, layer_drop=layer_drop)
+    positions = [[6, 0, 2], [1, 5, 3]]
+
+    def keep(x):
+        return tf.gather(x, positions, batch_dims=1)
+
+    x = tf.constant(tokens())
+    training = layer_drop > 0  # all blocks are left out, and the input is kept of
+    whole, blocks = encoder(x, training=training, features="block")
+    kept, some = encoder(x, training=training, features="block", keep=keep)
+    assert_allclose(kept, keep(whole), atol=1e-5)
+    for got, expected in zip(some, [*blocks[:-1], keep(blocks[-1])], strict=True):
+        assert_allclose(got, expected, atol=1e-5)
+
+
 @pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])
 @pytest.mark.parametrize("normalize_first", [True, False])
 def test_padding_is_not_attended_to(normalize_first, dtype):

@@ -3,8 +3,10 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import d2v_tf
+from d2v_tf.pretraining.fused_adamw import FusedAdamW
 from d2v_tf.schema.common import OptimizerGroup, ScheduleGroup
 from d2v_tf.training.optimizer import build_optimizer
 
@@ -67,3 +69,30 @@ def test_a_recipes_learning_rate_follows_its_schedule():
     variable = keras.Variable(np.zeros((2, 2), "float32"))
     optimizer = build_optimizer(settings, [variable])
     assert float(optimizer.learning_rate) == pytest.approx(0.01)
+
+
+def test_updates_are_those_of_keras_adamw():
+    """Keras writes its AdamW in small operations; ours has a kernel for all of them."""
+    rng = np.random.default_rng(0)
+    start = [rng.normal(size=shape).astype("float32") for shape in ((3, 4), (4,))]
+    results = []
+    options = {"weight_decay": 0.1, "beta_2": 0.98, "epsilon": 1e-6, "global_clipnorm": 1.0}
+    for optimizer_class in (FusedAdamW, keras.optimizers.AdamW):
+        variables = [keras.Variable(value) for value in start]
+        rates = keras.optimizers.schedules.PolynomialDecay(0.1, 5)
+        optimizer = optimizer_class(learning_rate=rates, **options)
+        optimizer.exclude_from_weight_decay(var_list=variables[1:])
+        optimizer.build(variables)
+        rng = np.random.default_rng(1)
+        for _ in range(5):
+            gradients = [rng.normal(size=v.shape).astype("float32") for v in variables]
+            optimizer.apply([tf.constant(gradient) for gradient in gradients], variables)
+        assert int(optimizer.iterations) == 5
+        results.append([v.numpy() for v in [*variables, *optimizer.variables]])
+    for ours, theirs in zip(*results, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
+
+
+def test_amsgrad_is_refused():
+    with pytest.raises(ValueError, match="no amsgrad"):
+        FusedAdamW(amsgrad=True)

@@ -14,7 +14,7 @@ FLAGS = "processor\t: 0\nflags\t\t: fpu sse4_2 avx2 avx512f {}\nbugs\t\t: \n"
 def machine(monkeypatch):
     """Makes TensorFlow see the accelerators, and Linux the processor flags, that it is told."""
 
-    def make(devices=(), flags="", capability=(8, 0)):
+    def make(devices=(), flags="", capability=(8, 0), gain=1.5):
         monkeypatch.setattr(
             precision.tf.config.experimental,
             "get_device_details",
@@ -27,6 +27,7 @@ def machine(monkeypatch):
         )
         opened = lambda *args, **kwargs: io.StringIO(FLAGS.format(flags))  # noqa: E731
         monkeypatch.setattr(precision, "open", opened, raising=False)
+        monkeypatch.setattr(precision, "bfloat16_gain", lambda: gain)
 
     return make
 
@@ -101,6 +102,16 @@ def test_a_processor_that_lists_no_flags_has_no_bfloat16(machine, monkeypatch):
     arm = "processor\t: 0\nFeatures\t: fp asimd bf16\n"
     monkeypatch.setattr(precision, "open", lambda *a, **k: io.StringIO(arm), raising=False)
     assert precision.resolve_precision("auto") == "float32"
+
+
+def test_instructions_that_are_no_faster_are_not_used(machine):
+    machine(flags="avx512_bf16", gain=0.6)
+    assert precision.resolve_precision("auto") == "float32"
+
+
+def test_the_gain_is_measured_once():
+    gain = precision.bfloat16_gain()
+    assert 0.01 < gain < 100 and precision.bfloat16_gain() == gain
 
 
 def test_every_precision_has_a_keras_policy():

@@ -1,0 +1,186 @@
+"""A training step beside the same work in PyTorch, taking turns in one process."""
+
+import concurrent.futures
+import multiprocessing
+import os
+import resource
+import time
+
+import numpy as np
+import tensorflow as tf
+
+from d2v_tf.benchmark.flops import matrix_rate, step_flops
+from d2v_tf.benchmark.peer import SETTINGS, PeerStep, import_peer
+from d2v_tf.benchmark.step import _device_name, _num_cores, _quartiles, _time_in_turns
+from d2v_tf.training.memory import peak_memory
+from d2v_tf.training.modalities import modality_of
+from d2v_tf.training.pretrain import build_model
+
+# Ours: precision, and whether XLA compiles the forward and backward pass.
+OURS = {
+    "float32 XLA": ("float32", True),
+    "float32 graph": ("float32", False),
+    "bfloat16 XLA": ("bfloat16", True),
+    "bfloat16 graph": ("bfloat16", False),
+}
+
+
+def compare(recipe, steps=5, ours=tuple(OURS), peers=tuple(SETTINGS)):
+    """Times an update in several settings, ours and PyTorch's, in turns on one batch in memory.
+
+    Both have the same architecture, batch and masks, as many threads, and nothing dropped out:
+    dropout is set to 0, as the two would draw it otherwise. Memory is what a process of its own
+    takes more, for the model and two updates in the fastest setting.
+
+    Args:
+        recipe: a resolved `Recipe`, whose data can be opened and has batches of one shape.
+        steps: int. How often each is timed, after two times that do not count.
+        ours, peers: names of `OURS` and of `SETTINGS`.
+
+    Returns:
+        dict, what `tools/benchmark.py --peer=torch --json` prints. Times in seconds, rates in
+        FLOP/s, memory in bytes; a ratio is PyTorch's time over ours.
+
+    Raises:
+        UserError: where PyTorch is not installed, or `transformers` has no such architecture.
+    """
+    torch, _ = import_peer()
+    threads = _num_threads()
+    torch.set_num_threads(threads)
+    recipe = without_dropout(recipe)
+    data = modality_of(recipe).open_data(recipe, warn=print)
+    batch = next(iter(data.batches(0)))
+    rates = {precision: matrix_rate(precision) for precision in ("float32", "bfloat16")}
+
+    functions, first = {}, {}
+    for name in ours:
+        began = time.perf_counter()
+        model, functions["ours", name] = our_step(recipe, batch, *OURS[name])
+        functions["ours", name]()
+        first["ours", name] = time.perf_counter() - began
+    for name in peers:
+        began = time.perf_counter()
+        functions["torch", name] = PeerStep(recipe, model.student, as_arrays(batch), name)
+        functions["torch", name]()
+        first["torch", name] = time.perf_counter() - began
+    seconds = _time_in_turns(functions, steps)
+
+    flops = step_flops(
+        recipe, model.student, batch["mask"].shape, model._num_positions(batch["mask"])
+    )
+    results = []
+    for (side, name), values in seconds.items():
+        timing = _quartiles(values)
+        rate = flops / timing["median"]
+        results.append(
+            {
+                "side": side,
+                "setting": name,
+                "step": timing,
+                "seconds_to_first_step": first[side, name],
+                "flops_per_second": rate,
+                "share_of_matrix_rate": rate / rates[name.split()[0]],
+            }
+        )
+    best = {side: min(_of(results, side), key=_median) for side in ("ours", "torch")}
+    for side, result in best.items():
+        result["peak_memory"] = _peak_in_fresh_process(recipe, side, result["setting"], threads)
+    return {
+        "modality": recipe.modality,
+        "parameters": model.student.count_params(),
+        "device": _device_name(),
+        "cores": _num_cores(),
+        "threads": threads,
+        "load": os.getloadavg()[0],
+        "batch": {name: list(value.shape) for name, value in sorted(batch.items())},
+        "flops": flops,
+        "matrix_rate": rates,
+        "settings": results,
+        "ratio": {
+            "best against best": _median(best["torch"]) / _median(best["ours"]),
+            "float32": _ratio(results, "float32"),
+            "memory": best["ours"]["peak_memory"] / best["torch"]["peak_memory"],
+        },
+    }
+
+
+def our_step(recipe, batch, precision, compiled):
+    """A model of ours and a function that makes an update of it with `batch`."""
+    model = build_model(recipe.model_copy(update={"precision": precision, "xla": compiled}))
+    again = iter(tf.data.Dataset.from_tensors(batch).repeat())
+    model.make_train_function()
+    return model, lambda: model.train_function(again)["loss"].numpy()
+
+
+def without_dropout(recipe):
+    """A recipe whose student drops nothing."""
+    names = [name for name in type(recipe.model).model_fields if is_rate(name)]
+    model = recipe.model.model_copy(update=dict.fromkeys(names, 0.0))
+    return recipe.model_copy(update={"model": model})
+
+
+def is_rate(name):
+    return "dropout" in name or name in ("drop_path_rate", "layer_drop")
+
+
+def as_arrays(batch):
+    return {name: np.array(value) for name, value in batch.items()}
+
+
+def _peak_in_fresh_process(recipe, side, setting, threads):
+    with concurrent.futures.ProcessPoolExecutor(
+        1, mp_context=multiprocessing.get_context("spawn")
+    ) as pool:
+        return pool.submit(_peak, recipe, side, setting, threads).result()
+
+
+def _peak(recipe, side, setting, threads):
+    data = modality_of(recipe).open_data(recipe, warn=print)
+    batch = next(iter(data.batches(0)))
+    if side == "torch":
+        import_peer()
+    before = _resident_bytes()  # libraries and data
+    if side == "ours":
+        _, step = our_step(recipe, batch, *OURS[setting])
+    else:
+        torch, _ = import_peer()
+        torch.set_num_threads(threads)
+        backbone = modality_of(recipe).backbone(**recipe.model.model_dump())
+        step = PeerStep(recipe, backbone, as_arrays(batch), setting)
+        del backbone
+    for _ in range(2):
+        step()
+    return peak_memory()["host"] - before
+
+
+def _resident_bytes():
+    """What this process has in memory now; 0 where the system does not say (it is not Linux)."""
+    try:
+        with open("/proc/self/statm", encoding="ascii") as file:
+            return int(file.read().split()[1]) * resource.getpagesize()
+    except OSError:
+        return 0
+
+
+def _num_threads():
+    return tf.config.threading.get_intra_op_parallelism_threads() or _num_cores()
+
+
+def _of(results, side):
+    return [result for result in results if result["side"] == side]
+
+
+def _median(result):
+    return result["step"]["median"]
+
+
+def _ratio(results, precision):
+    fastest = [
+        min(
+            (r for r in _of(results, side) if r["setting"].startswith(precision)),
+            key=_median,
+            default=None,
+        )
+        for side in ("torch", "ours")
+    ]
+    return None if None in fastest else _median(fastest[0]) / _median(fastest[1])
