@@ -30,7 +30,8 @@ def fit(model, batch, jit_compile=False, steps=2):
 
 def assert_same_run(one, other, atol=1e-5):
     for name in LOGS:
-        assert_allclose(one[0][name], other[0][name], rtol=1e-4, err_msg=name)
+        # 1.2e-4 for a deviation of 0.015 with TensorFlow 2.20.
+        assert_allclose(one[0][name], other[0][name], rtol=3e-4, err_msg=name)
     for a, b in zip(one[1], other[1], strict=True):
         assert_allclose(a, b, atol=atol)
 
