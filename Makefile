@@ -4,13 +4,26 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet
 
-.PHONY: pretrain test lint format clean
+# By file: what a file's tests share is made once. Files with slow tests come first (conftest.py).
+PYTEST := -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+.PHONY: pretrain test test-tf220 lint format clean
 
 pretrain: $(VENV)/.installed
 	$(BIN)/python tools/pretrain.py --modality=vision --workdir=runs/digits
 
-test: lint .venv-audio-io/.installed
-	$(BIN)/python -m pytest -n 2
+test: lint test-tf220 .venv-audio-io/.installed
+	$(BIN)/python $(PYTEST)
+
+# What TPUs have: the step of every modality compiled, the rule, input, checkpoints and resume, export.
+test-tf220: .venv-tf220/.installed
+	.venv-tf220/bin/python $(PYTEST) tests/training/test_tpu_ready.py \
+		tests/pretraining/test_targets.py tests/pretraining/test_ema.py tests/pretraining/test_data2vec.py \
+		tests/data/test_vision.py::test_equal_seeds_give_equal_batches_and_a_later_start_continues \
+		tests/data/test_vision.py::test_a_bad_file_is_named_counted_and_replaced \
+		tests/training/test_checkpoints.py \
+		tests/end_to_end/test_other_modalities.py::test_text_runs_resumes_and_leaves_a_preset \
+		tests/exporting/test_served.py::test_a_preset_in_bfloat16
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
@@ -19,7 +32,7 @@ format: $(VENV)/.installed-test
 	$(BIN)/ruff check --fix . && $(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) .venv-audio-io runs
+	rm -rf $(VENV) .venv-audio-io .venv-tf220 runs
 
 # A stamp is made last, so that an interrupted install is done again.
 $(VENV)/.installed: setup.py
@@ -42,4 +55,11 @@ $(VENV)/.installed-test: setup.py
 		packaging pytest regex rich safetensors scipy soundfile soxr tokenizers
 	.venv-audio-io/bin/python -m pip install --disable-pip-version-check --quiet \
 		--no-deps "keras-hub>=0.32"
+	touch $@
+
+# The newest TensorFlow that TPUs have, with all else as setup.py asks for it.
+.venv-tf220/.installed: setup.py Makefile
+	$(PYTHON) -m venv .venv-tf220
+	.venv-tf220/bin/python -m pip install --disable-pip-version-check --quiet \
+		--editable ".[serving]" "tensorflow==2.20.*" "tensorflow-text==2.20.*" pillow pytest pytest-xdist
 	touch $@

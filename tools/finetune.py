@@ -37,6 +37,9 @@ flags.DEFINE_string(
     "eval_data", None, "The ones to measure on. Default: the recipe's, or every fifth of --data."
 )
 flags.DEFINE_string("workdir", None, "Folder of the run. Default: runs/TASK_RECIPE_INIT.")
+flags.DEFINE_string(
+    "strategy", "auto", "Where it is computed. auto: a GPU where there is one, else the CPU; cpu."
+)
 flags.DEFINE_float("label_fraction", None, "The part of the training labels that is used.")
 flags.DEFINE_list("seeds", None, "Several runs, one a seed, as in 0,1,2, and their mean.")
 flags.DEFINE_multi_string(
@@ -64,7 +67,18 @@ def main(argv):
 def finetune():
     from rich.console import Console
 
+    from d2v_tf.errors import UserError
     from d2v_tf.training.finetune_seeds import finetune_seeds, modality_of_backbone
+    from d2v_tf.training.strategy import open_replicas
+
+    if FLAGS.strategy not in ("auto", "cpu"):
+        raise UserError(
+            f"--strategy={FLAGS.strategy}: fine-tuning is computed on one device, auto or cpu. "
+            "With several GPUs, start a process for each, with another CUDA_VISIBLE_DEVICES, one "
+            "of the --seeds and a --workdir of its own."
+        )
+    if FLAGS.strategy == "cpu":
+        open_replicas("cpu")
 
     task = FLAGS.task.split(":")[0]
     modality = FLAGS.modality or modality_of_backbone(FLAGS.init, task)

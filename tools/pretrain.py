@@ -38,6 +38,12 @@ flags.DEFINE_string(
     "Where it is computed. auto: all GPUs of this machine, else its CPU; cpu; mirrored: at least "
     "two GPUs; multiworker: the processes that TF_CONFIG or Slurm names; tpu or tpu:ADDRESS.",
 )
+flags.DEFINE_list(
+    "data_service",
+    [],
+    "Where tools/serve_data.py decodes images or text for this run: grpc://HOST:PORT, several with "
+    "commas between.",
+)
 flags.DEFINE_multi_string(
     "set", [], "A key of the recipe, as in --set optimizer.learning_rate=0.001; may be repeated."
 )
@@ -58,6 +64,8 @@ def main(argv):
 
 def pretrain(config, workdir):
     # Imported late, so that --help and a wrong flag answer at once.
+    import dataclasses
+
     from rich.console import Console
 
     from d2v_tf.config import load_recipe, published_batch_size
@@ -70,10 +78,12 @@ def pretrain(config, workdir):
         overrides.append(f"init={json.dumps(FLAGS.init)}")
     try:
         recipe = load_recipe(config, overrides, FLAGS.modality)
+        from d2v_tf.data.service import open_services
         from d2v_tf.training import pretrain
         from d2v_tf.training.strategy import open_replicas
 
-        replicas = open_replicas(FLAGS.strategy)
+        services = open_services(FLAGS.data_service)
+        replicas = dataclasses.replace(open_replicas(FLAGS.strategy), services=services)
         console = Console(highlight=False, soft_wrap=True)
         pretrain.pretrain(recipe, workdir, console, published_batch_size(config), replicas)
     except UserError as error:

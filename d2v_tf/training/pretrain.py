@@ -126,6 +126,7 @@ def _pretrain(recipe, workdir, everybody, published_batch_size, replicas):
     with open_workdir(workdir, recipe, replicas.count, is_chief) as recipe:
         data = modality_of(recipe).open_data(recipe, warn=warn)
         data.check_parts(replicas.count)
+        data.check_services(replicas.services, replicas.num_workers)
         model = build_model(recipe, replicas.strategy)
         backbone = model.student
         evidence = Evidence(workdir, console, data.probe_tasks() if is_chief else [])

@@ -60,6 +60,31 @@ class RunData:
             )
 
     uneven_advice = "another batch_size"
+    # What else than TensorFlow decodes the data; a data service has nothing else.
+    needs_python = None
+
+    def check_services(self, services, num_workers):
+        """Refuses data services that cannot decode the data or share it equally.
+
+        Args:
+            services: sequence of addresses.
+            num_workers: int. Processes that train together.
+
+        Raises:
+            DataError: says which it is.
+        """
+        if services and self.needs_python:
+            raise DataError(
+                f"--data_service: a service decodes images and text, and {self.needs_python}, "
+                "which it has not. Leave the flag out."
+            )
+        parts = max(len(services), 1) * num_workers
+        if services and self.recipe.batch_size % parts:
+            raise DataError(
+                f"--data_service: a batch of {self.recipe.batch_size} examples cannot be shared "
+                f"equally by {len(services)} services for {num_workers} workers. Give as many as "
+                "divide it."
+            )
 
     def counts(self):
         """Numbers to log with every logged update."""
@@ -78,6 +103,11 @@ class RunData:
         for counter in self._counters:
             if counter.error is not None:
                 return counter.error
+        if "Could not find callback with key=pyfunc" in str(error):  # which counts bad examples
+            return DataError(
+                f"data: an example of {self.name} cannot be read, and a data service does not "
+                "replace it. Without --data_service the run names it and goes on."
+            )
         if isinstance(error, tf.errors.DataLossError):
             return DataError(f"data: {self.name} is corrupt: {first_line(error)}.")
         return error

@@ -56,6 +56,8 @@ class SpeechData(RunData):
         DataError: where the source cannot be opened or batched.
     """
 
+    needs_python = "audio is decoded by Python"
+
     def __init__(self, recipe, warn):
         group = recipe.data
         super().__init__(recipe, warn, _open(group, group.source))

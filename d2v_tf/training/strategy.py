@@ -8,6 +8,7 @@ import re
 
 import tensorflow as tf
 
+from d2v_tf.data.service import decoded_by
 from d2v_tf.errors import UserError
 
 STRATEGIES = ("auto", "cpu", "mirrored", "multiworker", "tpu")
@@ -27,11 +28,13 @@ class Replicas:
         strategy: `tf.distribute.Strategy`.
         num_workers: int. Processes that train together.
         worker: int. This one's number; 0 is the chief, which writes for all.
+        services: tuple of str. Addresses of what decodes the input instead of the workers.
     """
 
     strategy: tf.distribute.Strategy
     num_workers: int = 1
     worker: int = 0
+    services: tuple[str, ...] = ()
 
     @property
     def count(self):
@@ -81,6 +84,8 @@ class Replicas:
         Returns:
             A dataset, or a distributed one. Each worker opens its own only.
         """
+        if self.services:
+            batches = decoded_by(self.services, batches)
         if self.count == 1:
             return batches(1, 0)
 

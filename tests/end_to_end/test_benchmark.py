@@ -1,13 +1,11 @@
 """The benchmark tool: what it prints holds together. How fast anything is, no test says."""
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.forked_tools import run_tool
+
 SMALL = [
     "model.num_layers=1",
     "model.hidden_dim=32",
@@ -34,13 +32,7 @@ MODALITIES = {
 
 
 def benchmark(*arguments):
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "tools" / "benchmark.py"), *arguments],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+    done = run_tool("benchmark.py", *arguments)
     assert "Traceback" not in done.stderr, done.stderr
     return done
 

@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.end_to_end.test_pretrain import ROOT, TINY, losses, stopped_by
+from tests.data.images import encode, picture
+from tests.data.test_vision_sources import write_records
+from tests.end_to_end.test_pretrain import ROOT, TINY, losses, run, stopped_by
 
 
 def run_lives(module, folder, *settings):
@@ -50,7 +52,7 @@ def test_twenty_kills_change_nothing(tmp_path):
             np.testing.assert_array_equal(*(r.get_tensor(name) for r in readers), err_msg=name)
 
 
-@pytest.mark.slow  # six lives of a run, four of them in pairs
+@pytest.mark.slow  # eight lives of a run, six of them in pairs
 def test_two_workers_stop_together_lose_each_other_and_one_replica_ends_the_run(tmp_path):
     """With the losses of a run that was never stopped and had one replica."""
     settings = [
@@ -76,6 +78,14 @@ def test_two_workers_stop_together_lose_each_other_and_one_replica_ends_the_run(
     steps = sorted(found)
     np.testing.assert_allclose([found[s] for s in steps], [expected[s] for s in steps], rtol=2e-4)
 
+    # Two that nobody disturbs: one probes and writes the preset, both end well.
+    assert result["together"] == [0, 0], told
+    run = tmp_path / "together"
+    assert sorted(losses(run)) == [1, 2, 3] and (run / "preset" / "config.json").exists()
+    probed = [json.loads(line) for line in (run / "probes.jsonl").read_text().splitlines()]
+    assert [r["step"] for r in probed] == [0, 0, 2, 3]
+    assert told["chief"].rstrip().endswith(f"backbone: {run}/preset") and told["worker"] == ""
+
 
 def test_sigterm_saves_and_ends_as_a_scheduler_expects(tmp_path):
     workdir = Path(tmp_path) / "run"
@@ -85,3 +95,56 @@ def test_sigterm_saves_and_ends_as_a_scheduler_expects(tmp_path):
     assert f"the same command continues the run in {workdir}" in stderr
     assert "Traceback" not in stderr
     assert (workdir / "checkpoints" / f"step-{max(losses(workdir))}.index").exists()
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_no_such_state_is_saved(tmp_path):
+    """The weights overflow in the first updates."""
+    workdir = tmp_path / "run"
+    settings = ["steps=20", "checkpoint_every=1", "optimizer.learning_rate=1e38"]
+    settings += ["schedule.kind=constant", "schedule.warmup_steps=0", "data.probe_examples=20"]
+    done = run(f"--workdir={workdir}", settings=settings)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("error: The loss is nan at step ") and "The last good checkpoint" in last
+    saved = [int(p.stem.removeprefix("step-")) for p in workdir.glob("checkpoints/step-*.index")]
+    assert all(step < int(last.split()[7].rstrip(".")) for step in saved)
+    for step in saved:
+        reader = tf.train.load_checkpoint(str(workdir / "checkpoints" / f"step-{step}"))
+        for name, dtype in reader.get_variable_to_dtype_map().items():
+            assert not dtype.is_floating or np.isfinite(reader.get_tensor(name)).all(), name
+
+
+def test_a_file_that_cannot_be_read_in_the_middle_of_an_epoch_costs_itself_alone(tmp_path):
+    (tmp_path / "photos").mkdir()
+    for i in range(20):
+        (tmp_path / "photos" / f"{i}.png").write_bytes(encode(picture(i)))
+    (tmp_path / "photos" / "11.png").unlink()
+    (tmp_path / "photos" / "11.png").symlink_to("nowhere")
+    source, workdir = f"--data=folder:{tmp_path}/photos", tmp_path / "run"
+    settings = ["steps=6", "data.max_bad=0.05"]  # 48 examples of 20: more than two epochs
+    done = run(source, f"--workdir={workdir}", settings=settings)
+    assert done.returncode == 0, done.stderr
+    (line,) = [line for line in done.stdout.splitlines() if " is skipped: " in line]
+    assert "photos/11.png" in line and max(losses(workdir)) == 6
+    records = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    assert records[-1]["bad_examples"] == 1
+
+
+def test_a_corrupt_shard_is_named_and_put_right_the_run_goes_on(tmp_path):
+    shards = tmp_path / "shards"
+    shards.mkdir()
+    for part in range(4):
+        examples = [(f"{part}-{i}", encode(picture(i)), None) for i in range(16)]
+        write_records(shards / f"part-{part}.tfrecord", examples)
+    bad = shards / "part-2.tfrecord"
+    good = bad.read_bytes()
+    bad.write_bytes(good[:-300] + bytes([good[-300] ^ 1]) + good[-299:])
+    arguments = f"--data=tfrecord:{shards}", f"--workdir={tmp_path}/run"
+    settings = ["steps=10", "checkpoint_every=1"]
+    done = run(*arguments, settings=settings)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert done.stderr.splitlines()[-1].startswith(f"error: data: tfrecord:{shards} is corrupt: ")
+    bad.write_bytes(good)
+    again = run(*arguments, settings=settings)
+    assert again.returncode == 0, again.stderr
+    assert sorted(losses(tmp_path / "run")) == list(range(1, 11))

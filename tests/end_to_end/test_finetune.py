@@ -12,6 +12,7 @@ import soundfile
 import d2v_tf
 from d2v_tf.data.tokenization import train_tokenizer
 from tests.data.images import write_tree
+from tests.forked_tools import run_tool as run
 from tests.interop.tiny import make_backbone
 
 TOOLS = Path(__file__).resolve().parents[2] / "tools"
@@ -24,7 +25,8 @@ SHORT = [
 ]
 
 
-def run(tool, *arguments):
+def run_anew(tool, *arguments):
+    """Not forked: what the tool imports is imported."""
     return subprocess.run(
         [sys.executable, str(TOOLS / tool), *map(str, arguments)],
         capture_output=True,
@@ -70,7 +72,7 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def photo_run(folder):
     """Two seeds of a classifier of photos: the modality is the backbone's."""
-    done = run(
+    done = run_anew(
         "finetune.py",
         "--task=classify",
         f"--init={folder}/vision",
@@ -100,7 +102,7 @@ def test_classify_with_seeds(photo_run):
 def test_evaluate_measures_as_the_run_did(photo_run, folder):
     workdir, _ = photo_run
     recorded = json.loads((workdir / "seeds.json").read_text())["0"]["accuracy"]
-    done = run(
+    done = run_anew(
         "evaluate.py",
         f"--model={workdir}/seed_0",
         f"--data=folder:{folder}/photos/test",
@@ -185,6 +187,11 @@ def test_a_task_of_glue(folder):
     ("tool", "arguments", "message"),
     [
         ("finetune.py", ["--task=classify", "--init=scratch"], "give --modality"),
+        (
+            "finetune.py",
+            ["--task=classify", "--init=nowhere", "--strategy=mirrored"],
+            "error: --strategy=mirrored: fine-tuning is computed on one device, auto or cpu. ",
+        ),
         (
             "finetune.py",
             ["--task=ctc", "--init=nowhere"],

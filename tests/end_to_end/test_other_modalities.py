@@ -1,14 +1,12 @@
 """Speech and text through the same tool: a run, its resume, its preset."""
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.forked_tools import run_tool
+
 SMALL = [
     "steps=6",
     "model.num_layers=2",
@@ -26,19 +24,9 @@ TEXT = ["batch_size=4", "model.vocabulary_size=500", "model.max_sequence_length=
 
 
 def run(modality, workdir, *settings):
-    done = subprocess.run(
-        [
-            sys.executable,
-            str(ROOT / "tools" / "pretrain.py"),
-            f"--modality={modality}",
-            f"--workdir={workdir}",
-            *(word for setting in (*SMALL, *settings) for word in ("--set", setting)),
-        ],
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
+    sets = [word for setting in (*SMALL, *settings) for word in ("--set", setting)]
+    arguments = f"--modality={modality}", f"--workdir={workdir}", *sets
+    done = run_tool("pretrain.py", *arguments, seconds=600)
     assert "Traceback" not in done.stderr, done.stderr
     return done
 

@@ -1,4 +1,4 @@
-"""`tools/pretrain.py` as a user runs it, in processes of its own."""
+"""`tools/pretrain.py` as a user runs it, in processes of its own; a few are not forked."""
 
 import json
 import os
@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from tests.data.images import encode, picture, write_tree
+from tests.forked_tools import run_tool
 
 ROOT = Path(__file__).resolve().parents[2]
 SPEECH_TINY = ROOT / "configs" / "pretrain" / "speech_tiny.yaml"
@@ -30,16 +31,24 @@ TINY = [
 ]
 
 
-def command(*arguments, settings=()):
+def arguments_of(*arguments, settings=()):
     sets = [word for setting in (*TINY, *settings) for word in ("--set", setting)]
+    return ["--modality=vision", *arguments, *sets]
+
+
+def command(*arguments, settings=()):
     tool = str(ROOT / "tools" / "pretrain.py")
-    return [sys.executable, tool, "--modality=vision", *arguments, *sets]
+    return [sys.executable, tool, *arguments_of(*arguments, settings=settings)]
 
 
-def run(*arguments, settings=(), cwd=None):
+def run(*arguments, settings=()):
+    return run_tool("pretrain.py", *arguments_of(*arguments, settings=settings))
+
+
+def run_anew(*arguments, settings=()):
+    """Not forked: modules are imported, seeds of hashes drawn, as in any process."""
     return subprocess.run(
         command(*arguments, settings=settings),
-        cwd=cwd,
         capture_output=True,
         text=True,
         timeout=300,
@@ -73,7 +82,8 @@ def losses(workdir):
 def finished(tmp_path_factory):
     """A short run on the embedded digits, from first to last update."""
     workdir = tmp_path_factory.mktemp("runs") / "digits"
-    done = run(f"--workdir={workdir}", settings=["steps=14", "checkpoint_every=4", "probe_every=7"])
+    settings = ["steps=14", "checkpoint_every=4", "probe_every=7"]
+    done = run_anew(f"--workdir={workdir}", settings=settings)
     assert done.returncode == 0, done.stderr
     return workdir, done
 
@@ -261,12 +271,12 @@ def test_the_preset_is_found_with_the_package_alone(finished):
 def test_xla_resumes_exactly_too(tmp_path):
     """A process of its own may draw other random numbers than the one that was stopped."""
     settings = ["steps=6", "checkpoint_every=3", "xla=true", "model.dropout=0.1"]
-    done = run(f"--workdir={tmp_path}/run", settings=settings)
+    done = run_anew(f"--workdir={tmp_path}/run", settings=settings)
     assert done.returncode == 0, done.stderr
     unbroken = losses(tmp_path / "run")
     for file in (tmp_path / "run" / "checkpoints").glob("step-6*"):
         file.unlink()
-    again = run(f"--workdir={tmp_path}/run", settings=settings)
+    again = run_anew(f"--workdir={tmp_path}/run", settings=settings)
     assert "resuming after step 3" in again.stdout, again.stderr
     assert losses(tmp_path / "run") == unbroken
 

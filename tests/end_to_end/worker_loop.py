@@ -1,4 +1,7 @@
-"""Two workers that are told to stop, start again and lose one; the run is ended by one replica."""
+"""Two workers that are told to stop, start again and lose one; the run is ended by one replica.
+
+And two that end a run of their own.
+"""
 
 import os
 import signal
@@ -13,7 +16,7 @@ def main(config, folder, *overrides):
     workdir = os.path.join(folder, "run")
     output = [os.path.join(folder, name) for name in ("chief", "worker", "alone")]
 
-    def start_two():
+    def start_two(recipe=recipe, workdir=workdir):
         cluster = free_addresses(2)
         return [live(recipe, workdir, output[i], cluster, i) for i in range(2)]
 
@@ -34,7 +37,16 @@ def main(config, folder, *overrides):
         wait_for(live(recipe, run, output[2]))
         for run in (workdir, os.path.join(folder, "unbroken"))
     ]
-    report(stopped=stopped, stopped_at=steps, lost=lost, seconds=seconds, alone=alone)
+    short = config, [*overrides, "steps=3", "probe_every=2"]
+    together = [wait_for(one) for one in start_two(short, os.path.join(folder, "together"))]
+    report(
+        stopped=stopped,
+        stopped_at=steps,
+        lost=lost,
+        seconds=seconds,
+        alone=alone,
+        together=together,
+    )
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from d2v_tf.data.tokenization import train_tokenizer
 from d2v_tf.interop.convert import convert
 from d2v_tf.interop.key_map import WeightsError
 from d2v_tf.interop.loading import load_with_report
+from tests.forked_tools import run_tool
 from tests.interop.tiny import assert_same_backbone, make_backbone
 
 TOOL = Path(__file__).resolve().parents[2] / "tools" / "convert.py"
@@ -156,18 +157,16 @@ def test_it_names_what_it_leaves_out_and_overwrites_nothing(tmp_path):
 def test_the_tool(tmp_path):
     make_backbone("speech").save_to_preset(str(tmp_path / "preset"))
 
-    def run(*arguments):
-        command = [sys.executable, str(TOOL), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
-
     target = tmp_path / "theirs"
-    done = run(f"--from={tmp_path}/preset", f"--to={target}", "--format=huggingface")
+    arguments = f"--from={tmp_path}/preset", f"--to={target}", "--format=huggingface"
+    command = [sys.executable, str(TOOL), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
     assert done.returncode == 0, done.stderr
     assert "a preset (Data2VecSpeechBackbone)" in done.stdout.splitlines()[0]
     assert {path.name for path in target.iterdir()} == {"config.json", "model.safetensors"}
-    done = run(f"--from={tmp_path}/nothing", f"--to={tmp_path}/x")
+    done = run_tool("convert.py", f"--from={tmp_path}/nothing", f"--to={tmp_path}/x")
     assert done.returncode == 1 and not done.stdout
     assert done.stderr.splitlines()[-1].startswith(f"error: {tmp_path}/nothing: does not exist. ")
     assert "Traceback" not in done.stderr
-    done = run("--from=x", "--to=y", "--format=onnx")
+    done = run_tool("convert.py", "--from=x", "--to=y", "--format=onnx")
     assert done.returncode == 1 and "--format=onnx" in done.stderr

@@ -18,14 +18,19 @@ def vision_model(**kwargs):
 
 
 @pytest.mark.parametrize(
-    ("build", "batch"), [(vision_model, vision_batch), (sequence_model, sequence_batch)]
+    ("build", "batch", "accumulate", "xla"),
+    [
+        (vision_model, vision_batch, 1, False),
+        (vision_model, vision_batch, 2, True),
+        (sequence_model, sequence_batch, 2, False),
+    ],
 )
-def test_an_update_is_the_same(build, batch):
+def test_an_update_is_the_same(build, batch, accumulate, xla):
     models = []
     for remat in (False, True):
-        model = build(remat=remat)
+        model = build(remat=remat, accumulate=accumulate)
         model.compile(keras.optimizers.SGD(0.1), jit_compile=False)
-        step = tf.function(model.train_step)
+        step = tf.function(model.train_step, jit_compile=xla)
         logs = [step(batch())["loss"].numpy() for _ in range(2)]
         models.append((model, logs))
     (model, logs), (other, expected) = models
