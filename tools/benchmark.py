@@ -39,7 +39,7 @@ flags.DEFINE_enum(
     None,
     ["torch"],
     "Compare the step with the same work in PyTorch on Hugging Face's encoders, in all settings of "
-    "both: float32 and bfloat16, compiled and not. --precision and --xla are left aside.",
+    "both: compiled and not, float32 and bfloat16 or the one that --precision names.",
 )
 flags.DEFINE_bool("json", False, "Print one JSON object instead of a table.")
 
@@ -85,7 +85,10 @@ def benchmark(recipe):
     from d2v_tf.benchmark.compare import compare
     from d2v_tf.benchmark.step import measure
 
-    return compare(recipe, FLAGS.steps) if FLAGS.peer else measure(recipe, FLAGS.steps)
+    if FLAGS.peer:
+        precisions = [p for p in ("float32", "bfloat16") if FLAGS.precision in (None, "auto", p)]
+        return compare(recipe, FLAGS.steps, precisions)
+    return measure(recipe, FLAGS.steps)
 
 
 def open_recipe(folder):
@@ -179,8 +182,9 @@ def print_comparison(result):
     console.print(table)
     ratio = result["ratio"]
     console.print(
-        f"PyTorch's time over ours: best against best {ratio['best against best']:.2f}, float32 "
-        f"{ratio['float32']:.2f}; our memory over PyTorch's {ratio['memory']:.2f}"
+        "PyTorch's time over ours: "
+        + ", ".join(f"{name} {value:.2f}" for name, value in ratio.items())
+        + f"; our memory over PyTorch's {result['memory_ratio']:.2f}"
     )
 
 

@@ -4,6 +4,7 @@ import concurrent.futures
 import multiprocessing
 import os
 import resource
+import sys
 import time
 
 import numpy as np
@@ -25,7 +26,7 @@ OURS = {
 }
 
 
-def compare(recipe, steps=5, ours=tuple(OURS), peers=tuple(SETTINGS)):
+def compare(recipe, steps=5, precisions=("float32", "bfloat16"), compilers=(False, True)):
     """Times an update in several settings, ours and PyTorch's, in turns on one batch in memory.
 
     Both have the same architecture, batch and masks, as many threads, and nothing dropped out:
@@ -35,7 +36,8 @@ def compare(recipe, steps=5, ours=tuple(OURS), peers=tuple(SETTINGS)):
     Args:
         recipe: a resolved `Recipe`, whose data can be opened and has batches of one shape.
         steps: int. How often each is timed, after two times that do not count.
-        ours, peers: names of `OURS` and of `SETTINGS`.
+        precisions: the ones to time.
+        compilers: whether XLA and torch.compile compile; both where both are to be timed.
 
     Returns:
         dict, what `tools/benchmark.py --peer=torch --json` prints. Times in seconds, rates in
@@ -50,19 +52,25 @@ def compare(recipe, steps=5, ours=tuple(OURS), peers=tuple(SETTINGS)):
     recipe = without_dropout(recipe)
     data = modality_of(recipe).open_data(recipe, warn=print)
     batch = next(iter(data.batches(0)))
-    rates = {precision: matrix_rate(precision) for precision in ("float32", "bfloat16")}
+    rates = {precision: matrix_rate(precision) for precision in precisions}
 
     functions, first = {}, {}
-    for name in ours:
+
+    def note(side, name):
+        print(f"{side}, {name}: {first[side, name]:.1f} s to the first step", file=sys.stderr)
+
+    for name in _chosen(OURS, precisions, compilers):
         began = time.perf_counter()
         model, functions["ours", name] = our_step(recipe, batch, *OURS[name])
         functions["ours", name]()
         first["ours", name] = time.perf_counter() - began
-    for name in peers:
+        note("ours", name)
+    for name in _chosen(SETTINGS, precisions, compilers):
         began = time.perf_counter()
         functions["torch", name] = PeerStep(recipe, model.student, as_arrays(batch), name)
         functions["torch", name]()
         first["torch", name] = time.perf_counter() - began
+        note("torch", name)
     seconds = _time_in_turns(functions, steps)
 
     flops = step_flops(
@@ -97,11 +105,15 @@ def compare(recipe, steps=5, ours=tuple(OURS), peers=tuple(SETTINGS)):
         "matrix_rate": rates,
         "settings": results,
         "ratio": {
-            "best against best": _median(best["torch"]) / _median(best["ours"]),
-            "float32": _ratio(results, "float32"),
-            "memory": best["ours"]["peak_memory"] / best["torch"]["peak_memory"],
+            "best against best": _ratio(results),
+            **{precision: _ratio(results, precision) for precision in precisions},
         },
+        "memory_ratio": best["ours"]["peak_memory"] / best["torch"]["peak_memory"],
     }
+
+
+def _chosen(settings, precisions, compilers):
+    return [n for n, (p, compiled) in settings.items() if p in precisions and compiled in compilers]
 
 
 def our_step(recipe, batch, precision, compiled):
@@ -174,13 +186,10 @@ def _median(result):
     return result["step"]["median"]
 
 
-def _ratio(results, precision):
-    fastest = [
-        min(
-            (r for r in _of(results, side) if r["setting"].startswith(precision)),
-            key=_median,
-            default=None,
-        )
+def _ratio(results, precision=""):
+    """PyTorch's time over ours, each in its fastest setting of a precision or of all."""
+    theirs, ours = (
+        min(_median(r) for r in _of(results, side) if r["setting"].startswith(precision))
         for side in ("torch", "ours")
-    ]
-    return None if None in fastest else _median(fastest[0]) / _median(fastest[1])
+    )
+    return theirs / ours

@@ -74,7 +74,7 @@ def test_fewer_predictions_take_less():
 
 def test_settings_of_both_take_turns_and_the_best_are_compared(tmp_path):
     recipe = open_recipe("vision", tmp_path)
-    result = compare(recipe, steps=1, ours=("float32 graph",), peers=("float32 eager",))
+    result = compare(recipe, steps=1, precisions=["float32"], compilers=[False])
     ours, theirs = result["settings"]
     assert (ours["side"], theirs["side"]) == ("ours", "torch")
     ratio = theirs["step"]["median"] / ours["step"]["median"]
