@@ -63,21 +63,33 @@ class SelfAttention(keras.layers.Layer):
     def call(self, x, logit_bias=None, training=None):
         """`x` is `[B, T, D]`; `logit_bias` broadcasts to the logits, `[B, H, T, T]`."""
         length, dim = ops.shape(x)[1], self.num_heads * self.head_dim
+        query, key, value = self._query_key_value(x)
+        weights = ops.cast(self._weights(query, key, logit_bias), x.dtype)
+        weights = self.attention_dropout(weights, training=training)
+        x = ops.transpose(ops.matmul(weights, value), (0, 2, 1, 3))  # [B, T, H, D / H]
+        return self.output_dense(ops.reshape(x, (-1, length, dim)))
+
+    def weights_of(self, x, logit_bias=None):
+        """How much each position attends to each, float32 `[B, H, T, T]`; without dropout."""
+        query, key, _ = self._query_key_value(x)
+        return self._weights(query, key, logit_bias)
+
+    def _query_key_value(self, x):
+        length = ops.shape(x)[1]
         key_bias = self.key_bias_weight if self.key_bias else ops.zeros_like(self.query_bias)
         bias = ops.concatenate([self.query_bias, key_bias, self.value_bias])
         qkv = ops.matmul(x, ops.cast(self.qkv_kernel, x.dtype))  # [B, T, 3 * D]
         qkv = qkv + ops.cast(bias, x.dtype)
         qkv = ops.reshape(qkv, (-1, length, 3, self.num_heads, self.head_dim))
         query, key, value = ops.unstack(ops.transpose(qkv, (2, 0, 3, 1, 4)), 3)  # [B, H, T, D / H]
-        query = query * self.head_dim**-0.5
+        return query * self.head_dim**-0.5, key, value
+
+    def _weights(self, query, key, logit_bias):
         logits = ops.matmul(query, ops.transpose(key, (0, 1, 3, 2)))  # [B, H, T, T]
         logits = ops.cast(logits, "float32")
         if logit_bias is not None:
             logits = logits + logit_bias
-        weights = ops.cast(ops.softmax(logits), x.dtype)
-        weights = self.attention_dropout(weights, training=training)
-        x = ops.transpose(ops.matmul(weights, value), (0, 2, 1, 3))  # [B, T, H, D / H]
-        return self.output_dense(ops.reshape(x, (-1, length, dim)))
+        return ops.softmax(logits)
 
     def get_config(self):
         return {
@@ -216,9 +228,7 @@ class TransformerBlock(keras.layers.Layer):
         The feed-forward output is the network's own, before layer scale and the residual
         connection: a normalised target would lose a branch scaled by 1e-4 in its epsilon.
         """
-        if self.relative_position_bias is not None:
-            own = self.relative_position_bias.bias()  # [H, T, T]
-            logit_bias = own if logit_bias is None else logit_bias + own
+        logit_bias = self._with_own_bias(logit_bias)
         if self.normalize_first:
             x = x + self._branch(
                 self.attention(self.attention_norm(x), logit_bias, training=training),
@@ -233,6 +243,18 @@ class TransformerBlock(keras.layers.Layer):
         feed_forward = self._feed_forward(x, training)
         x = self.output_norm(x + self._branch(feed_forward, self.output_scale, training))
         return x, feed_forward
+
+    def attention_weights(self, x, logit_bias=None):
+        """How much each position attends to each in this block, float32 `[B, H, T, T]`."""
+        if self.normalize_first:
+            x = self.attention_norm(x)
+        return self.attention.weights_of(x, self._with_own_bias(logit_bias))
+
+    def _with_own_bias(self, logit_bias):
+        if self.relative_position_bias is None:
+            return logit_bias
+        own = self.relative_position_bias.bias()  # [H, T, T]
+        return own if logit_bias is None else logit_bias + own
 
     def _feed_forward(self, x, training):
         x = self.activation(self.intermediate_dense(x))  # [B, T, intermediate_dim]
