@@ -2,13 +2,14 @@
 
 import dataclasses
 
+import keras
 import numpy as np
 from keras import ops
 
 from d2v_tf.finetuning.probes import hidden_states, mean_of_real
 
-# Pictures of so many examples; maps of colors and attention of a few of them.
-NUM_EXAMPLES, NUM_MAPPED = 300, 6
+# Maps of colors and attention are of a few examples.
+NUM_MAPPED = 6
 BATCH = 50
 
 
@@ -40,7 +41,7 @@ class Seen:
         return self.class_names[number] if self.class_names else str(number)
 
 
-def see(backbone, data, count=NUM_EXAMPLES):
+def see(backbone, data, count):
     """Runs a backbone over examples of a run's data.
 
     Args:
@@ -56,6 +57,7 @@ def see(backbone, data, count=NUM_EXAMPLES):
     inputs, pooled, labels, mapped, hidden = [], [], [], [], []
     for batch, batch_labels in dataset:
         states, real = hidden_states(backbone, batch)
+        batch = keras.tree.map_structure(np.asarray, batch)
         pooled.append(mean_of_real(states, real))
         labels.append(np.asarray(batch_labels))
         for row in range(len(states)):
@@ -70,13 +72,13 @@ def see(backbone, data, count=NUM_EXAMPLES):
 
 
 def without_padding(batch, row):
-    """One example of a batch: an array, or a dict of them, cut to what is real."""
+    """One example of a batch of arrays: an array, or a dict of them, cut to what is real."""
     if not isinstance(batch, dict):
-        return np.asarray(batch[row])
+        return batch[row]
     if "padding_mask" not in batch:
-        return {name: np.asarray(array[row]) for name, array in batch.items()}
-    real = np.asarray(batch["padding_mask"][row]).astype(bool)
-    return {name: np.asarray(array[row])[real] for name, array in batch.items()}
+        return {name: array[row] for name, array in batch.items()}
+    real = batch["padding_mask"][row].astype(bool)
+    return {name: array[row][real] for name, array in batch.items()}
 
 
 def attention_of(backbone, example):

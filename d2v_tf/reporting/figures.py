@@ -70,17 +70,18 @@ def png(pixels):
     return tf.io.encode_png(tf.constant(pixels, tf.uint8)).numpy()
 
 
-def image(pixels, label, css="", width=None):
+def image(pixels, label, css="", width=None, height=None):
     """An `<img>` that holds its own pixels.
 
     Args:
         pixels: uint8 `[H, W, 3]`.
         label: str.
         css: str, a class.
-        width: optional int, on the page.
+        width, height: optional ints, on the page.
     """
     data = base64.b64encode(png(pixels)).decode()
     size = f' width="{width}"' if width else ""
+    size += f' height="{height}"' if height else ""
     return (
         f'<img class="{css}"{size} alt="{escape(label)}" title="{escape(label)}" '
         f'src="data:image/png;base64,{data}">'

@@ -1,6 +1,6 @@
 """What the frozen features were worth over the updates, beside what they have to beat."""
 
-from d2v_tf.reporting.figures import draw, escape
+from d2v_tf.reporting.figures import INK, draw, escape
 from d2v_tf.reporting.page import color_of, table
 
 MEASURES = (("linear", "linear probe", "-"), ("knn", "nearest neighbors", "--"))
@@ -50,8 +50,8 @@ def _task(figure, records, task):
                 axes.axhline(
                     100 * level[key],
                     linestyle=line,
-                    color="#999999",
-                    linewidth=1,
+                    color=INK,
+                    linewidth=1.2,
                     label=f"{name} on {level['of']}",
                 )
     axes.set_xlabel("update")

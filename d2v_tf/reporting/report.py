@@ -79,7 +79,7 @@ def pictures(records):
     if not looked:
         return sections
     kinds = [PICTURES[record.recipe.modality] for record in looked]
-    seen = [see(record.backbone, record.data) for record in looked]
+    seen = [see(r.backbone, r.data, k.NUM_EXAMPLES) for k, r in zip(kinds, looked, strict=True)]
 
     def add(title, note, content):
         sections.append(section(title, note, side_by_side(looked, content)))
@@ -88,7 +88,7 @@ def pictures(records):
         "What the features see",
         "Like colors are like features: the first three principal components of all positions' "
         "last hidden states as red, green and blue. Attention is the last block's, the mean of its "
-        "heads, dark little and light much.",
+        "heads.",
         [k.features(s, r.backbone, r.data) for k, s, r in zip(kinds, seen, looked, strict=True)],
     )
     add(

@@ -14,9 +14,13 @@ from d2v_tf.reporting.figures import (
     principal_colors,
 )
 
-NUM_MASKED, NUM_DRAWN = 3, 3
+# A minute or so of a small backbone's time would be too long for the end of a run.
+NUM_EXAMPLES, NUM_MASKED, NUM_DRAWN = 100, 3, 3
 # Frames of speech are drawn by the 40 bands of a spectrogram above each other, lowest first.
 STRIP = 12
+COLUMNS = 800
+# A small picture on the page: so many pixels high, and so many wide a second, up to a limit.
+HEIGHT, WIDTH, WIDEST = 56, 40, 150
 
 
 def masks(batch, data):
@@ -49,7 +53,9 @@ def features(seen, backbone, data):
 
 def thumbnail(example, data):
     """One recording's spectrogram, as HTML."""
-    return image(spectrogram(example["waveform"]), "spectrogram", width=150)
+    pixels = spectrogram(example["waveform"])
+    width = min(WIDEST, WIDTH * len(example["waveform"]) // SAMPLE_RATE)
+    return image(pixels, "spectrogram", width=width, height=HEIGHT)
 
 
 def spectrogram(waveform):
@@ -58,9 +64,9 @@ def spectrogram(waveform):
 
 
 def levels(waveform):
-    """A log-mel spectrogram of zero mean silence removed: `[N]` -> float `[40, T]`, high first."""
+    """A log-mel spectrogram, high tones first: `[N]` -> float `[40, T]`."""
     bands = log_mel(waveform).T[::-1]
-    return np.maximum(bands, np.percentile(bands, 5))
+    return np.maximum(bands, np.percentile(bands, 5))  # silence would leave the rest without colors
 
 
 def spans(mask):
@@ -90,15 +96,17 @@ def summarize_features(batch, targets, data):
 
 
 def _inputs(batch):
-    return {name: batch[name] for name in ("waveform", "padding_mask")}
+    return {name: np.asarray(batch[name]) for name in ("waveform", "padding_mask")}
 
 
 def _masked(figure, waveform, seconds):
     wave, tones = figure.subplots(2, 1, sharex=True, height_ratios=(1, 1.6))
-    time = np.arange(len(waveform)) / SAMPLE_RATE
-    # More points than the picture has columns would make the page large, and no finer.
-    step = max(1, len(waveform) // 1500)
-    wave.plot(time[::step], waveform[::step], linewidth=0.6)
+    # As many points as the picture has columns: from the lowest to the highest sample of each.
+    step = max(1, len(waveform) // COLUMNS)
+    parts = waveform[: len(waveform) // step * step].reshape(-1, step)
+    time = np.arange(len(parts)) * step / SAMPLE_RATE
+    wave.fill_between(time, parts.min(axis=1), parts.max(axis=1), linewidth=0.4)
+    wave.set_xlim(0, len(waveform) / SAMPLE_RATE)
     wave.set_ylabel("waveform")
     _show_levels(tones, waveform)
     for axes, color in ((wave, "#e07b1a"), (tones, "#ffffff")):

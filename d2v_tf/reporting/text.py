@@ -6,9 +6,10 @@ import tensorflow as tf
 from d2v_tf.reporting.features import attention_of
 from d2v_tf.reporting.figures import enlarged, escape, principal_colors
 
-NUM_MASKED, NUM_DRAWN = 4, 3
+NUM_EXAMPLES = 300
+NUM_MASKED, NUM_DRAWN, NUM_HEATS = 4, 3, 2
 # Tokens of a map of attention, and characters of a neighbor.
-MOST_TOKENS, MOST_CHARACTERS = 28, 160
+MOST_TOKENS, MOST_CHARACTERS = 24, 160
 
 
 def masks(batch, data):
@@ -25,7 +26,7 @@ def masks(batch, data):
 
 def features(seen, backbone, data):
     """Texts in the colors of their tokens' features, and attention between tokens, as HTML."""
-    parts = []
+    parts, heats = [], []
     colors = principal_colors(seen.hidden)
     for index, rgb in list(zip(seen.mapped, colors, strict=True))[::2][:NUM_DRAWN]:
         example = seen.inputs[index]
@@ -37,8 +38,8 @@ def features(seen, backbone, data):
         label = seen.label(index)
         parts.append(f'<p class="tokens">{colored}</p>')
         parts.append(f'<p class="note">{escape(label)}</p>' if label else "")
-        parts.append(heat(attention_of(backbone, example), texts))
-    return "".join(parts)
+        heats.append(f"<div>{heat(attention_of(backbone, example), texts)}</div>")
+    return "".join([*parts, '<div class="panels">', *heats[:NUM_HEATS], "</div>"])
 
 
 def thumbnail(example, data):
@@ -51,11 +52,11 @@ def thumbnail(example, data):
 
 
 def heat(attention, texts):
-    """A table of who attends to whom, as HTML; the strongest of each row has the full color."""
+    """A table of who attends to whom, as HTML, with the numbers that its colors stand for."""
     texts = texts[:MOST_TOKENS]
-    # What all attend to, such as the first token, would leave the rest of a row pale.
-    part = attention[: len(texts), : len(texts)] ** 0.5
-    part = part / np.maximum(part.max(axis=1, keepdims=True), 1e-12)
+    part = attention[: len(texts), : len(texts)]
+    low, high = part.min(), np.percentile(part, 99)
+    part = np.clip((part - low) / max(high - low, 1e-12), 0, 1)
     head = "".join(f"<th>{escape(text)}</th>" for text in texts)
     rows = "".join(
         f"<tr><th>{escape(text)}</th>"
@@ -63,8 +64,11 @@ def heat(attention, texts):
         + "</tr>"
         for text, row in zip(texts, part, strict=True)
     )
+    head = f"<thead><tr><th></th>{head}</tr></thead>"
+    told = f"pale {100 * low:.2g}%, full {100 * high:.2g}% of a row's attention"
     return (
-        f'<table class="heat"><thead><tr><th></th>{head}</tr></thead><tbody>{rows}</tbody></table>'
+        f'<table class="heat">{head}<tbody>{rows}</tbody></table>'
+        f'<p class="note">From a token on the left to one above; {told}.</p>'
     )
 
 

@@ -7,6 +7,7 @@ from d2v_tf.reporting.features import attention_of
 from d2v_tf.reporting.figures import colored, enlarged, image, principal_colors
 from d2v_tf.reporting.page import grid
 
+NUM_EXAMPLES = 300
 # What is hidden, in a gray that no page has.
 HIDDEN = 128
 # Pixels of a picture on the page.
