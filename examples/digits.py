@@ -18,9 +18,9 @@ from d2v_tf.training.pretrain import pretrain
 RECIPE = Path(__file__).resolve().parent.parent / "configs" / "pretrain" / "vision_tiny.yaml"
 
 
-def main(folder="runs/example", updates="1000", epochs="10"):
+def main(folder="runs/example", updates="1000", epochs="10", *settings):
     # Pre-train: leaves a backbone in preset/ and what it looks like in report.html.
-    recipe = load_recipe(str(RECIPE), [f"steps={updates}"])
+    recipe = load_recipe(str(RECIPE), [f"steps={updates}", *settings])
     run = f"{folder}/run"
     backbone = pretrain(recipe, run)
 

@@ -158,6 +158,8 @@ def _pretrain(recipe, workdir, everybody, published_batch_size, replicas, quiet,
         for line in passed_over:
             warn(f"{line}; trying the one before")
         _check_agreement(replicas, workdir, start, recipe, data)
+        if profile:
+            profile = parse_profile(profile, start, recipe.steps)
         if start:
             talk.print(f"resuming after step {start}")
             if init:
@@ -258,8 +260,6 @@ def _fit(
     """Trains from update `start` to the last one."""
     callbacks, backbone = [HealthGuard(start, recipe.guard)], model.student
     time_left, looks = evidence.time_left, None
-    if profile:
-        profile = parse_profile(profile, start, recipe.steps)
     if replicas.is_chief:
 
         def counts():

@@ -31,6 +31,8 @@ def parse_profile(text, start, steps):
     if not match or not 1 <= int(match[1]) <= int(match[2]):
         raise ProfileError(f"--profile={text}: give FIRST:LAST, the updates, such as 100:110.")
     first, last = int(match[1]), int(match[2])
+    if start >= steps:
+        raise ProfileError(f"--profile={text}: the run is finished and makes no more updates.")
     if first <= start or last > steps:
         raise ProfileError(
             f"--profile={text}: this start of the run makes updates {start + 1} to {steps}. Name "

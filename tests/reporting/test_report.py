@@ -51,11 +51,11 @@ def runs(tmp_path_factory):
     sound, corpus = root / "sound", root / "corpus"
     write_tree(sound, [1.2, 0.8, 0.9] * 8, classes=("all",))  # one folder: no labels
     write_corpus(corpus, number=2)
-    vision_settings = ["batch_size=8", "checkpoint_every=2"]
+    vision_settings = ["batch_size=8", "data.probe_examples=60"]
     said = {
-        "vision": run(root / "vision", "vision", vision_settings),
+        "vision": run(root / "vision", "vision", [*vision_settings, "checkpoint_every=2"]),
         "quiet": run(
-            root / "quiet", "vision", ["batch_size=8", "log_every=1"], quiet=True, profile="3:4"
+            root / "quiet", "vision", [*vision_settings, "log_every=1"], quiet=True, profile="3:4"
         ),
         "speech": run(root / "speech", "speech", [*SPEECH, f"data.source=folder:{sound}/all"]),
         "text": run(root / "text", "text", [*TEXT, f"data.source=text:{corpus}/*.txt"]),
@@ -166,6 +166,8 @@ def test_updates_that_cannot_be_profiled(given, message):
     assert parse_profile("3:10", start=2, steps=10) == (3, 10)
     with pytest.raises(ProfileError, match=message):
         parse_profile(given, start=2, steps=10)
+    with pytest.raises(ProfileError, match="is finished"):
+        parse_profile("3:10", start=10, steps=10)
 
 
 def test_what_the_pictures_hide_is_what_the_student_has_to_predict(runs):
@@ -228,7 +230,7 @@ def test_a_report_that_fails_does_not_lose_the_run(runs, tmp_path, monkeypatch):
     root, _ = runs
     monkeypatch.setattr(training_report, "write_report", fail)
     (root / "vision" / "report.html").rename(tmp_path / "report.html")
-    settings = ["batch_size=8", "checkpoint_every=2"]
+    settings = ["batch_size=8", "data.probe_examples=60", "checkpoint_every=2"]
     said = run(root / "vision", "vision", settings)  # it is finished, and has no report
     (tmp_path / "report.html").rename(root / "vision" / "report.html")
     assert "the report could not be written (RuntimeError: no such color)" in said
