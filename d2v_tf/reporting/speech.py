@@ -6,6 +6,7 @@ import tensorflow as tf
 from d2v_tf.finetuning.audio_features import SAMPLE_RATE, log_mel
 from d2v_tf.reporting.features import attention_of, without_padding
 from d2v_tf.reporting.figures import (
+    COLORS,
     colored,
     draw,
     enlarged,
@@ -105,7 +106,7 @@ def _masked(figure, waveform, seconds):
     step = max(1, len(waveform) // COLUMNS)
     parts = waveform[: len(waveform) // step * step].reshape(-1, step)
     time = np.arange(len(parts)) * step / SAMPLE_RATE
-    wave.fill_between(time, parts.min(axis=1), parts.max(axis=1), linewidth=0.4)
+    wave.fill_between(time, parts.min(axis=1), parts.max(axis=1), color=COLORS[0], linewidth=0.4)
     wave.set_xlim(0, len(waveform) / SAMPLE_RATE)
     wave.set_ylabel("waveform")
     _show_levels(tones, waveform)
