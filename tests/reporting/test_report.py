@@ -83,30 +83,37 @@ def test_a_run_ends_with_its_report(runs, name):
     assert all(inside.startswith("#") for inside in re.findall(r"url\(([^)]*)\)", page))
 
 
+@pytest.fixture(scope="module")
+def side_by_side(runs, tmp_path_factory):
+    """The page of all runs."""
+    root, said = runs
+    page = tmp_path_factory.mktemp("pages") / "all.html"
+    report([str(root / name) for name in said], str(page))
+    return page
+
+
 @pytest.mark.parametrize("dark", [False, True])
-def test_a_browser_has_nothing_to_complain_of(runs, tmp_path, dark):
-    root, _ = runs
-    page = tmp_path / "all.html"
-    report([str(root / name) for name in ("vision", "speech", "text")], str(page))
-    assert console_of(page, tmp_path / "all.png", dark) == []
+def test_a_browser_has_nothing_to_complain_of(side_by_side, tmp_path, dark):
+    assert console_of(side_by_side, tmp_path / "all.png", dark) == []
     background = tf.io.decode_png((tmp_path / "all.png").read_bytes()).numpy()[2, 2, :3]
     assert (background < 40).all() if dark else (background > 240).all()
     # A page that loads something is noticed: the look at the console sees errors.
     broken = tmp_path / "broken.html"
-    broken.write_text(page.read_text().replace("</body>", '<img src="http://x.test/a.png"></body>'))
-    assert any("Content Security Policy" in line for line in console_of(broken, None, dark))
+    content = side_by_side.read_text(encoding="utf-8")
+    broken.write_text(content.replace("</body>", '<img src="http://x.test/a.png"></body>'))
+    assert any("Content Security Policy" in line for line in console_of(broken))
 
 
-def test_runs_side_by_side(runs, tmp_path):
-    root, _ = runs
+def test_runs_side_by_side(side_by_side):
     with pytest.raises(ReportError, match="--out: say which file"):
-        report([str(root / "vision"), str(root / "quiet")])
-    report([str(root / "vision"), str(root / "quiet")], str(tmp_path / "two.html"))
-    page = (tmp_path / "two.html").read_text(encoding="utf-8")
-    assert "<h1>vision and quiet</h1>" in page
-    rows = re.findall(r"<tr><td>([a-z_.]+)</td><td>([^<]*)</td><td>([^<]*)</td></tr>", page)
-    assert ("checkpoint_every", "2", "500") in rows and ("log_every", "2", "1") in rows
-    assert "seed" not in dict(row[:2] for row in rows)  # the same for both
+        report(["a", "b"])
+    page = side_by_side.read_text(encoding="utf-8")
+    assert "<h1>vision and quiet and speech and text</h1>" in page
+    rows = re.findall(r"<tr><td>([a-z_.]+)</td><td>(.*?)</td></tr>", page)
+    differ = {key: cells.split("</td><td>") for key, cells in rows}
+    assert differ["checkpoint_every"] == ["2", "500", "500", "500"]
+    assert differ["log_every"] == ["2", "1", "2", "2"]
+    assert "seed" not in differ  # the same for all
 
 
 def test_quiet_prints_nothing_but_the_end(runs):
