@@ -29,7 +29,7 @@ def probes(records):
 
 
 def _task(figure, records, task):
-    axes = figure.add_subplot()
+    axes, drawn = figure.add_subplot(), set()
     for i, record in enumerate(records):
         own = [p for p in record.probes if p["task"] == task]
         # A run's baseline is of no update: a level to reach.
@@ -46,13 +46,17 @@ def _task(figure, records, task):
                 markersize=3,
                 label=f"{name}{of_run}",
             )
-            for level in levels if i == 0 else ():
+            for level in levels:
+                height = round(100 * level[key], 1)
+                if (level["of"], key, height) in drawn:  # runs on the same data have the same one
+                    continue
+                drawn.add((level["of"], key, height))
                 axes.axhline(
-                    100 * level[key],
-                    linestyle=line,
-                    color=INK,
+                    height,
+                    linestyle=line if len(records) == 1 else {"-": ":", "--": "-."}[line],
+                    color=INK if len(records) == 1 else color_of(i),
                     linewidth=1.2,
-                    label=f"{name} on {level['of']}",
+                    label=f"{name} on {level['of']}{of_run}",
                 )
     axes.set_xlabel("update")
     figure.legend(loc="outside lower center", ncols=2, fontsize=8)

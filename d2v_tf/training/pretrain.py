@@ -176,6 +176,8 @@ def _pretrain(recipe, workdir, everybody, published_batch_size, replicas, quiet,
                 note_start(workdir, start, replicas.describe())
         try:
             if not start:
+                if evidence.tasks:
+                    talk.print("probing first what the run has to beat")
                 evidence.measure_baselines(backbone, "initial" if recipe.init else "untrained")
             if start < recipe.steps:
                 _fit(
