@@ -39,7 +39,8 @@ def main(folder="runs/example", updates="1000", epochs="10", *settings):
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
     )
-    classifier.fit(images, train.labels, batch_size=64, epochs=int(epochs), verbose=2)
+    examples = tf.data.Dataset.from_tensor_slices((images, train.labels)).shuffle(2_000)
+    classifier.fit(examples.batch(64), epochs=int(epochs), shuffle=False, verbose=2)
     held_out = converter(tf.repeat(test.images, 3, axis=-1))
     print("test", classifier.evaluate(held_out, test.labels, verbose=0, return_dict=True))
 
