@@ -35,6 +35,7 @@ setup(
         "tensorflow>=2.20,<2.22",  # TPU wheels stop at 2.20
         "tensorflow-datasets>=4.9.10",
         "tensorflow-text>=2.20,<2.22",
+        "threadpoolctl",  # t-SNE in one thread
         "tokenizers>=0.20",  # trains and applies byte-level BPE
     ],
     extras_require={

@@ -2,11 +2,13 @@
 
 import json
 import os
+import shlex
 import sys
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow starts: its banner
 from absl import app, flags, logging  # noqa: E402
+from quiet_start import without_banners  # noqa: E402
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs" / "pretrain"
 
@@ -47,6 +49,10 @@ flags.DEFINE_list(
 flags.DEFINE_multi_string(
     "set", [], "A key of the recipe, as in --set optimizer.learning_rate=0.001; may be repeated."
 )
+flags.DEFINE_bool("quiet", False, "Print nothing but warnings and what comes at the end.")
+flags.DEFINE_string(
+    "profile", None, "FIRST:LAST, updates that TensorFlow's profiler looks at, such as 100:110."
+)
 
 
 def main(argv):
@@ -58,7 +64,8 @@ def main(argv):
     try:
         pretrain(config, workdir)
     except KeyboardInterrupt as stopped:
-        print(f"stopped; the same command continues the run in {workdir}", file=sys.stderr)
+        print(f"stopped; the same command continues the run in {workdir}:", file=sys.stderr)
+        print(f"  {shlex.join([sys.executable, *sys.argv])}", file=sys.stderr)
         sys.exit(getattr(stopped, "exit_status", 130))
 
 
@@ -66,10 +73,11 @@ def pretrain(config, workdir):
     # Imported late, so that --help and a wrong flag answer at once.
     import dataclasses
 
-    from rich.console import Console
+    with without_banners():
+        from rich.console import Console
 
-    from d2v_tf.config import load_recipe, published_batch_size
-    from d2v_tf.errors import UserError
+        from d2v_tf.config import load_recipe, published_batch_size
+        from d2v_tf.errors import UserError
 
     overrides = list(FLAGS.set)
     if FLAGS.data:
@@ -78,14 +86,22 @@ def pretrain(config, workdir):
         overrides.append(f"init={json.dumps(FLAGS.init)}")
     try:
         recipe = load_recipe(config, overrides, FLAGS.modality)
-        from d2v_tf.data.service import open_services
-        from d2v_tf.training import pretrain
-        from d2v_tf.training.strategy import open_replicas
+        with without_banners():
+            from d2v_tf.data.service import open_services
+            from d2v_tf.training import pretrain
+            from d2v_tf.training.strategy import open_replicas
 
-        services = open_services(FLAGS.data_service)
-        replicas = dataclasses.replace(open_replicas(FLAGS.strategy), services=services)
-        console = Console(highlight=False, soft_wrap=True)
-        pretrain.pretrain(recipe, workdir, console, published_batch_size(config), replicas)
+            services = open_services(FLAGS.data_service)
+            replicas = dataclasses.replace(open_replicas(FLAGS.strategy), services=services)
+        pretrain.pretrain(
+            recipe,
+            workdir,
+            Console(highlight=False, soft_wrap=True),
+            published_batch_size(config),
+            replicas,
+            FLAGS.quiet,
+            FLAGS.profile,
+        )
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)

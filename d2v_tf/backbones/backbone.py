@@ -129,3 +129,25 @@ class Data2VecBackbone(keras_hub.models.Backbone):
         padding_mask = embedded.get("padding_mask")
         features = self.positions(embedded["features"], padding_mask, training=training)
         return self.encoder(features, padding_mask, training=training, features=kind)[1]
+
+    def attention_weights(self, inputs):
+        """How much each position of each block attends to each other, for pictures.
+
+        Args:
+            inputs: what the backbone is called with.
+
+        Returns:
+            A list of one float32 `[B, H, P + T, P + T]` a block, first block first; a row is what a
+            position attends to, and sums to 1.
+        """
+        weights = []
+
+        def note(block, x, logit_bias, **arguments):
+            weights.append(block.attention_weights(x, logit_bias))
+            return block(x, logit_bias=logit_bias, **arguments)
+
+        embedded = self.frontend(inputs, training=False)
+        padding_mask = embedded.get("padding_mask")
+        features = self.positions(embedded["features"], padding_mask, training=False)
+        self.encoder(features, padding_mask, training=False, run_block=note)
+        return weights

@@ -9,6 +9,7 @@ import keras
 import tensorflow as tf
 
 from d2v_tf.errors import UserError
+from d2v_tf.training.time_left import TimeLeft
 
 
 class CheckpointError(UserError):
@@ -253,10 +254,12 @@ class Checkpointer(keras.callbacks.Callback):
         every: int. Updates between two checkpoints.
         warn: optional callable(str). Told of a checkpoint that cannot be written, where a later one
             still may be; without it, training ends there.
+        time_left: optional `TimeLeft`, told what saving takes.
     """
 
-    def __init__(self, checkpoints, start, steps, every, warn=None):
+    def __init__(self, checkpoints, start, steps, every, warn=None, time_left=None):
         super().__init__()
+        self.time_left = time_left or TimeLeft(steps)
         self.checkpoints, self.warn = checkpoints, warn
         self.step = self.saved = start
         self.steps, self.every = steps, every
@@ -275,6 +278,8 @@ class Checkpointer(keras.callbacks.Callback):
 
     def save_now(self):
         """Saves unless this step is saved already. Returns the step that is on disk."""
-        if self.step > self.saved and self.checkpoints.save(self.step):
-            self.saved = self.step
+        if self.step > self.saved:
+            with self.time_left.pause("checkpoint"):
+                if self.checkpoints.save(self.step):
+                    self.saved = self.step
         return self.saved

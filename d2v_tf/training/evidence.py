@@ -13,6 +13,7 @@ from rich.table import Table
 
 from d2v_tf.finetuning.probes import mean_pooled_features, probe
 from d2v_tf.training.logs import append_json, read_json_lines
+from d2v_tf.training.time_left import TimeLeft
 
 # Below this many training examples a probe measures luck.
 MIN_EXAMPLES = 20
@@ -43,12 +44,14 @@ class Evidence:
         workdir: str.
         console: `rich` console.
         tasks: list of `ProbeTask`.
+        time_left: optional `TimeLeft`, told what a probe of the backbone takes.
     """
 
-    def __init__(self, workdir, console, tasks):
+    def __init__(self, workdir, console, tasks, time_left=None):
         self.path = os.path.join(workdir, "probes.jsonl")
         self.console = console
         self.tasks = list(tasks)
+        self.time_left = time_left or TimeLeft(steps=0)
 
     def measure_baselines(self, backbone, of="untrained"):
         """Probes each task's baseline and the backbone that the run starts with, once a run."""
@@ -58,8 +61,12 @@ class Evidence:
 
     def measure(self, backbone, step, of="pre-trained"):
         """Probes the backbone after `step` updates, unless that was done before the run stopped."""
-        for task in list(self.tasks):
-            self._measure(task, functools.partial(mean_pooled_features, backbone), step, of)
+        tasks = [task for task in self.tasks if not self._is_done(task, step, of)]
+        if not tasks:
+            return
+        with self.time_left.pause("probe"):
+            for task in tasks:
+                self._measure(task, functools.partial(mean_pooled_features, backbone), step, of)
 
     def every(self, steps, start, after=None):
         """A Keras callback that measures every `steps` updates, `start` of them made before.
@@ -95,13 +102,16 @@ class Evidence:
         self.console.print(table)
 
     def _measure(self, task, features_of, step, of):
-        done = {(r["step"], r["of"], r["task"]) for r in read_json_lines(self.path)}
-        if (step, of, task.name) in done:
+        if self._is_done(task, step, of):
             return
         train, test = features_of(task.train), features_of(task.test)
         if self._is_possible(task, train[1], test[1]):
             counts = {"train_examples": len(train[1]), "test_examples": len(test[1])}
             self._record(step, task, of, {**probe(train, test), **counts})
+
+    def _is_done(self, task, step, of):
+        done = {(r["step"], r["of"], r["task"]) for r in read_json_lines(self.path)}
+        return (step, of, task.name) in done
 
     def _is_possible(self, task, train_labels, test_labels):
         """Whether a task's labels can be probed; a task that cannot is dropped, and said so."""

@@ -12,15 +12,12 @@ import numpy as np
 import tensorflow as tf
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.progress import BarColumn, Progress, TextColumn
+from rich.table import Column
+
+from d2v_tf.training.time_left import COMPILES, WINDOW, TimeLeft
 
 SHOWN = ("loss", "target_var", "pred_var")
-
-
-# The speed is of so many last steps: steady, yet it follows a machine that slows down.
-WINDOW = 100
-# A step that takes so many times the median is one that compiles another shape.
-COMPILES = 5
 
 
 class Speedometer:
@@ -44,13 +41,7 @@ class Speedometer:
         self._last.append((elapsed, examples))
         median = statistics.median(seconds for seconds, _ in self._last)
         usual = [step for step in self._last if step[0] <= COMPILES * median]
-        seconds = sum(seconds for seconds, _ in usual)
-        self.per_second = sum(examples for _, examples in usual) / seconds
-        self._step_seconds = seconds / len(usual)
-
-    def seconds_left(self, steps):
-        """Seconds that `steps` more steps will take, or `None` before the second one."""
-        return None if self.per_second is None else steps * self._step_seconds
+        self.per_second = sum(n for _, n in usual) / sum(seconds for seconds, _ in usual)
 
 
 class RunLog(keras.callbacks.Callback):
@@ -63,31 +54,54 @@ class RunLog(keras.callbacks.Callback):
         log_every: int. Updates between two logged ones.
         counts: callable without arguments, a dict of further numbers to log (skipped examples).
         console: `rich` console; a bar where it is a terminal, plain lines elsewhere.
-        shown: names of the numbers that the terminal shows.
+        shown: names of the numbers that the terminal shows, the most important first.
+        time_left: optional `TimeLeft` that knows what comes between updates.
+        quiet: bool. Whether nothing but warnings is shown.
     """
 
-    def __init__(self, workdir, start, steps, log_every, counts, console=None, shown=SHOWN):
+    def __init__(
+        self,
+        workdir,
+        start,
+        steps,
+        log_every,
+        counts,
+        console=None,
+        shown=SHOWN,
+        time_left=None,
+        quiet=False,
+    ):
         super().__init__()
         self.path = os.path.join(workdir, "metrics.jsonl")
         self.start, self.steps = start, steps
         self.log_every = log_every
         self.counts, self.shown = counts, shown
         self.console = console or Console()
+        self.quiet = quiet
         self.speed = Speedometer()
+        self.time_left = time_left or TimeLeft(steps)
         self.writer = tf.summary.create_file_writer(os.path.join(workdir, "tensorboard"))
         self.bar = None
         self.failed = False
 
     def on_train_begin(self, logs=None):
-        if self.bar is not None:
+        if self.bar is not None or self.quiet:
             return  # the second of two fits
         if self.console.is_terminal:
+            count = f"step {self.steps}/{self.steps}"
+            # What does not fit a narrow terminal is cut at its right.
             self.bar = Progress(
-                TextColumn("step"),
-                MofNCompleteColumn(),
-                BarColumn(),
-                TextColumn("{task.fields[status]}"),
+                TextColumn(
+                    "step {task.completed:.0f}/{task.total:.0f}",
+                    table_column=Column(no_wrap=True, min_width=len(count)),
+                ),
+                BarColumn(12, table_column=Column(min_width=12)),
+                TextColumn(
+                    "{task.fields[status]}",
+                    table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1),
+                ),
                 console=self.console,
+                expand=True,
             )
             self.task = self.bar.add_task(
                 "train", total=self.steps, completed=self.start, status="compiling"
@@ -102,12 +116,16 @@ class RunLog(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         logs = dict(logs)
         self.speed.end(float(logs.pop("examples")))
+        self.time_left.tick()
         step = self.start + batch + 1
         due = step % self.log_every == 0 or step in (self.start + 1, self.steps)
         if self.bar is not None:
-            self.bar.update(self.task, completed=step, status=self._status(step, logs))
-        elif due:
-            self.console.print(f"step {step}/{self.steps}  {self._status(step, logs)}")
+            first, *numbers, speed, left = self._status(step, logs)
+            status = "  ".join(filter(None, [left, first, speed, *numbers]))
+            self.bar.update(self.task, completed=step, status=status)
+        elif due and not self.quiet:
+            status = "  ".join(filter(None, self._status(step, logs)))
+            self.console.print(f"step {step}/{self.steps}  {status}")
         if due:
             self._write(step, logs)
 
@@ -119,7 +137,7 @@ class RunLog(keras.callbacks.Callback):
         try:
             self.writer.close()
         except tf.errors.OpError as error:
-            self._say_failed(error)
+            self.say_failed(error)
 
     def _write(self, step, logs):
         record = {name: float(value) for name, value in logs.items()}
@@ -132,21 +150,25 @@ class RunLog(keras.callbacks.Callback):
                     if value is not None:
                         tf.summary.scalar(name, value)
         except (OSError, tf.errors.OpError) as error:  # a full disk is no reason to stop
-            self._say_failed(error)
+            self.say_failed(error)
 
-    def _say_failed(self, error):
+    def say_failed(self, error):
+        """Warns, once, of a log that cannot be written."""
         if not self.failed:
             reason = escape(str(error).splitlines()[0][:200])
             self.console.print(f"[yellow]warning:[/] some of the log cannot be written ({reason})")
         self.failed = True
 
     def _status(self, step, logs):
+        """The shown numbers, the speed and the time left; the last two empty while unknown."""
         parts = [f"{name} {float(logs[name]):.4f}" for name in self.shown]
-        if self.speed.per_second is not None:
-            parts.append(f"{self.speed.per_second:.0f} examples/s")
-            left = self.speed.seconds_left(self.steps - step)
-            parts.append(f"{format_seconds(left)} left")
-        return "  ".join(parts)
+        left = self.time_left.seconds(step)
+        speed = self.speed.per_second
+        return [
+            *parts,
+            "" if speed is None else f"{speed:,.{0 if speed >= 10 else 1}f} examples/s",
+            "" if left is None else f"{format_seconds(left)} left",
+        ]
 
 
 def format_seconds(seconds):

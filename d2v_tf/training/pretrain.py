@@ -9,7 +9,6 @@ import keras
 import tensorflow as tf
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from d2v_tf.config import dump_recipe
 from d2v_tf.data.reading import first_line
@@ -21,12 +20,18 @@ from d2v_tf.training.evidence import Evidence
 from d2v_tf.training.guard import HealthGuard
 from d2v_tf.training.interrupt import StopOnRequest
 from d2v_tf.training.logs import RunLog, drop_records_after
+from d2v_tf.training.machine import note_start
 from d2v_tf.training.memory import peak_bytes
 from d2v_tf.training.modalities import modality_of
 from d2v_tf.training.optimizer import build_optimizer
+from d2v_tf.training.pictures import Pictures
 from d2v_tf.training.precision import POLICIES, resolve_precision, resolve_xla
+from d2v_tf.training.profiling import Profile, parse_profile
+from d2v_tf.training.report import REPORT, report_at_end
 from d2v_tf.training.start import start_from
 from d2v_tf.training.strategy import Replicas
+from d2v_tf.training.summary import print_summary
+from d2v_tf.training.time_left import TimeLeft
 from d2v_tf.training.workdir import WorkdirError, open_workdir
 
 
@@ -75,7 +80,15 @@ def _build_model(recipe):
     return model
 
 
-def pretrain(recipe, workdir, console=None, published_batch_size=None, replicas=None):
+def pretrain(
+    recipe,
+    workdir,
+    console=None,
+    published_batch_size=None,
+    replicas=None,
+    quiet=False,
+    profile=None,
+):
     """Pre-trains a backbone and leaves it, with all that it takes to continue, in a folder.
 
     The folder decides how the run starts: from its newest readable checkpoint if it has one,
@@ -84,24 +97,28 @@ def pretrain(recipe, workdir, console=None, published_batch_size=None, replicas=
 
     Args:
         recipe: a resolved `Recipe`.
-        workdir: str. Gets `config.yaml`, `metrics.jsonl`, `probes.jsonl`, `tensorboard/`,
-            `checkpoints/` and `preset/`.
+        workdir: str. Gets `config.yaml`, `starts.jsonl`, `metrics.jsonl`, `probes.jsonl`,
+            `tensorboard/`, `checkpoints/`, `preset/` and `report.html`.
         console: optional `rich` console for everything that is printed.
         published_batch_size: optional int. The recipe file's batch, named where this one differs.
         replicas: optional `Replicas`, where the run is computed; TensorFlow's own choice if `None`.
             Each of several workers calls this, with the same recipe and a folder that all of them
             see, and the chief alone writes and prints.
+        quiet: bool. Whether only warnings and what comes at the end are printed.
+        profile: optional str, `FIRST:LAST`. Updates that TensorFlow's profiler looks at.
 
     Returns:
         The pre-trained backbone.
 
     Raises:
-        WorkdirError, CheckpointError, DataError, RunStopped, WorkerLost: each says what to do about
-            it.
+        WorkdirError, CheckpointError, DataError, RunStopped, WorkerLost, ProfileError: each says
+            what to do about it.
     """
     replicas = replicas or Replicas(tf.distribute.get_strategy())
     try:
-        return _pretrain(recipe, workdir, console or Console(), published_batch_size, replicas)
+        return _pretrain(
+            recipe, workdir, console or Console(), published_batch_size, replicas, quiet, profile
+        )
     except LOST as error:
         if replicas.num_workers == 1:
             raise
@@ -114,9 +131,10 @@ def pretrain(recipe, workdir, console=None, published_batch_size=None, replicas=
         ) from None
 
 
-def _pretrain(recipe, workdir, everybody, published_batch_size, replicas):
+def _pretrain(recipe, workdir, everybody, published_batch_size, replicas, quiet, profile):
     is_chief = replicas.is_chief
     console = everybody if is_chief else Console(quiet=True)
+    talk = Console(quiet=True) if quiet else console  # what is no warning and not the end
 
     def warn(line):
         of = f" of worker {replicas.worker}" if replicas.num_workers > 1 else ""
@@ -129,8 +147,10 @@ def _pretrain(recipe, workdir, everybody, published_batch_size, replicas):
         data.check_services(replicas.services, replicas.num_workers)
         model = build_model(recipe, replicas.strategy)
         backbone = model.student
-        evidence = Evidence(workdir, console, data.probe_tasks() if is_chief else [])
-        print_summary(console, recipe, model, data, published_batch_size, replicas)
+        rare = {"probe": recipe.probe_every, "checkpoint": recipe.checkpoint_every}
+        time_left = TimeLeft(recipe.steps, {**rare, "pictures": recipe.checkpoint_every})
+        evidence = Evidence(workdir, console, data.probe_tasks() if is_chief else [], time_left)
+        print_summary(talk, recipe, model, data, published_batch_size, replicas)
 
         checkpoints = Checkpoints(
             os.path.join(workdir, "checkpoints"), model, recipe.keep_checkpoints, recipe.keep_every
@@ -139,20 +159,26 @@ def _pretrain(recipe, workdir, everybody, published_batch_size, replicas):
         for line in passed_over:
             warn(f"{line}; trying the one before")
         _check_agreement(replicas, workdir, start, recipe, data)
+        if profile:
+            profile = parse_profile(profile, start, recipe.steps)
         if start:
-            console.print(f"resuming after step {start}")
+            talk.print(f"resuming after step {start}")
             if init:
                 origin = "random weights" if recipe.init is None else recipe.init
-                console.print(f"init: not read; this run started from {escape(origin)}")
+                talk.print(f"init: not read; this run started from {escape(origin)}")
         elif recipe.init:
             for line in start_from(model, recipe):
-                console.print(f"init: {escape(line)}")
+                talk.print(f"init: {escape(line)}")
         if is_chief:
             drop_records_after(os.path.join(workdir, "metrics.jsonl"), start)
             # Before its first checkpoint a run may have been started from other weights.
             drop_records_after(evidence.path, start or -1)
+            if start < recipe.steps:
+                note_start(workdir, start, replicas.describe())
         try:
             if not start:
+                if evidence.tasks:
+                    talk.print("probing first what the run has to beat")
                 evidence.measure_baselines(backbone, "initial" if recipe.init else "untrained")
             if start < recipe.steps:
                 _fit(
@@ -166,6 +192,8 @@ def _pretrain(recipe, workdir, everybody, published_batch_size, replicas):
                     evidence,
                     start,
                     replicas,
+                    quiet,
+                    profile,
                 )
             evidence.measure(backbone, recipe.steps)
         except tf.errors.OpError as error:
@@ -180,6 +208,8 @@ def _pretrain(recipe, workdir, everybody, published_batch_size, replicas):
         if evidence.best_step == recipe.steps and recipe.probe_every:
             save_preset(data, backbone, os.path.join(workdir, "best"))
         console.print(f"backbone: {escape(preset)}")
+        if start < recipe.steps or not os.path.exists(os.path.join(workdir, REPORT)):
+            report_at_end(recipe, workdir, data, backbone, console, warn)
         replicas.gather(recipe.steps)
         return backbone
 
@@ -216,17 +246,47 @@ def _check_agreement(replicas, workdir, start, recipe, data):
         )
 
 
-def _fit(recipe, workdir, console, warn, data, model, checkpoints, evidence, start, replicas):
+def _fit(
+    recipe,
+    workdir,
+    console,
+    warn,
+    data,
+    model,
+    checkpoints,
+    evidence,
+    start,
+    replicas,
+    quiet,
+    profile,
+):
     """Trains from update `start` to the last one."""
     callbacks, backbone = [HealthGuard(start, recipe.guard)], model.student
+    time_left, looks = evidence.time_left, None
     if replicas.is_chief:
 
         def counts():
             return {**data.counts(), **peak_bytes()}
 
-        log = RunLog(workdir, start, recipe.steps, recipe.log_every, counts, console)
-        checkpointer = Checkpointer(checkpoints, start, recipe.steps, recipe.checkpoint_every, warn)
-        callbacks = [log, *callbacks, checkpointer]
+        log = RunLog(
+            workdir,
+            start,
+            recipe.steps,
+            recipe.log_every,
+            counts,
+            console,
+            time_left=time_left,
+            quiet=quiet,
+        )
+        checkpointer = Checkpointer(
+            checkpoints, start, recipe.steps, recipe.checkpoint_every, warn, time_left
+        )
+        pictures = Pictures(log, recipe, data, recipe.checkpoint_every)
+        callbacks = [log, *callbacks, checkpointer, pictures]
+        if profile:
+            folder = os.path.join(workdir, "tensorboard")
+            looks = Profile(folder, start, *profile, lambda line: console.print(escape(line)))
+            callbacks.insert(0, looks)
     if recipe.probe_every and replicas.is_chief:
 
         def keep_best(step):
@@ -262,46 +322,7 @@ def _fit(recipe, workdir, console, warn, data, model, checkpoints, evidence, sta
                 callbacks=[*callbacks, stop],
             )
     finally:
+        if looks:
+            looks.stop()
         if replicas.is_chief:
             log.close()
-
-
-def print_summary(console, recipe, model, data, published_batch_size=None, replicas=None):
-    """Prints what is about to run: model, data, effective batch, length."""
-    backbone = model.student
-    shape = recipe.model
-    precision = resolve_precision(recipe.precision)
-    compiler = "XLA" if resolve_xla(recipe.xla, precision, recipe.model) else "graph"
-    epochs = recipe.steps / data.batches_per_epoch
-    rows = {
-        "model": (
-            f"{type(backbone).__name__}, {shape.num_layers} blocks of width {shape.hidden_dim}, "
-            f"{backbone.count_params():,} parameters"
-        ),
-        "data": f"{data.name}, {data.num_examples:,} examples"
-        + (f", read by {data.reader}" if data.reader else ""),
-        "batch": data.describe_batch()
-        + (f", in {recipe.accumulate} parts" if recipe.accumulate > 1 else ""),
-        "length": f"{recipe.steps:,} updates, {epochs:,.1f} epochs",
-        "numbers": f"{precision}, {compiler}",
-    }
-    if replicas is not None and replicas.count > 1:
-        rows["devices"] = replicas.describe()
-    table = Table.grid(padding=(0, 2))
-    for name, value in rows.items():
-        table.add_row(name, escape(value))
-    console.print(table)
-    if published_batch_size not in (None, recipe.batch_size):
-        parts = -(-published_batch_size // recipe.batch_size)
-        keep = ""
-        if parts > 1 and published_batch_size % parts == 0:
-            keep = (
-                f" Keep it by --set batch_size={published_batch_size} --set accumulate={parts}, or "
-            )
-        console.print(
-            f"[yellow]warning:[/] the recipe is for batches of {published_batch_size}, not "
-            f"{recipe.batch_size}. Results depend on it."
-            + (keep or " ")
-            + ("tune" if keep else "Tune")
-            + " the learning rate and EMA anew."
-        )

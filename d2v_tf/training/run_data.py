@@ -4,13 +4,15 @@ import numpy as np
 import tensorflow as tf
 
 from d2v_tf.data.reading import BadExamples, DataError, first_line
+from d2v_tf.data.records import RecordSource
 
 
 class RunData:
     """What a run reads: its source, and what in it could not be read.
 
     A modality's class adds `batches_per_epoch`, `describe_batch()`, `batches(step, num_workers,
-    worker)`, `probe_tasks()` and `save_preprocessing(folder)`.
+    worker)`, `probe_tasks()` and `save_preprocessing(folder)`; and for pictures
+    `first_examples(count)` and `whole_examples(count, batch_size)`.
 
     Args:
         recipe: a recipe; its `data` group is read.
@@ -98,6 +100,14 @@ class RunData:
         self._counters.append(counter)
         return counter
 
+    def count_silently(self, source):
+        """A `BadExamples` for what is read once more: the run names and counts what is bad."""
+        counter = BadExamples(
+            source.name, source.num_examples, self.recipe.data.max_bad, warn=lambda _: None
+        )
+        self._counters.append(counter)
+        return counter
+
     def explain(self, error):
         """The `DataError` behind a TensorFlow error from an input pipeline, or that error."""
         for counter in self._counters:
@@ -134,6 +144,27 @@ def evenly(keep, limit):
         return keep
     chosen = np.flatnonzero(keep)[np.linspace(0, keep.sum() - 1, limit).astype(int)]
     return np.isin(np.arange(len(keep)), chosen)
+
+
+def some_of(source, count, labels=None, most_classes=10):
+    """Which examples are looked at: at most `count`, evenly spread, of a few classes.
+
+    Args:
+        source: has `num_examples`. Of one that is read front to back, the first examples are taken.
+        count: int.
+        labels: optional int array `[N]`.
+        most_classes: int. More could not be told apart by their colors.
+
+    Returns:
+        bool array `[N]`.
+    """
+    if isinstance(source, RecordSource):
+        return np.arange(source.num_examples) < count
+    keep = np.ones(source.num_examples, bool)
+    if labels is not None and (labels >= 0).any():
+        classes = np.unique(labels[labels >= 0])
+        keep = np.isin(labels, classes[evenly(np.ones(len(classes), bool), most_classes)])
+    return evenly(keep, count)
 
 
 def match_classes(dataset, train_names, test_names, test_source):

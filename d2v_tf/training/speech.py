@@ -21,7 +21,7 @@ from d2v_tf.finetuning.audio_features import log_mel_statistics
 from d2v_tf.masking import max_masked_frames, span_mask
 from d2v_tf.training.evidence import ProbeTask
 from d2v_tf.training.modalities import Modality
-from d2v_tf.training.run_data import RunData, evenly, hold_out, match_classes
+from d2v_tf.training.run_data import RunData, evenly, hold_out, match_classes, some_of
 
 # Audio in a batch of the probes, in seconds.
 PROBE_SECONDS = 160.0
@@ -112,6 +112,17 @@ class SpeechData(RunData):
 
     def batches(self, step, num_workers=1, worker=0):
         """The batches from update `step` on, without end; of several workers, this one's rows."""
+        shards = {"num_shards": num_workers, "shard": worker}
+        return self._batches(step, self._batching, self.bad_examples, **shards)
+
+    def first_examples(self, count):
+        """A batch of about `count` utterances, cropped and masked as an update sees them."""
+        seconds = count * self._batching["max_seconds"]
+        batching = {**self._batching, "batch_seconds": seconds, "multiple_of": 1}
+        batch = next(iter(self._batches(0, batching, self.count_silently(self.source))))
+        return {name: array[:count] for name, array in batch.items()}
+
+    def _batches(self, start, batching, bad_examples, **shards):
         model, mask = self.recipe.model, self.recipe.mask
 
         def draw_mask(seeds, lengths, num_frames):
@@ -127,18 +138,38 @@ class SpeechData(RunData):
 
         return pretraining_dataset(
             self.source,
-            **self._batching,
-            start=step,
+            **batching,
+            start=start,
             span_mask=draw_mask,
             num_frames=functools.partial(
                 feature_lengths,
                 kernel_sizes=model.conv_kernel_sizes,
                 strides=model.conv_strides,
             ),
-            bad_examples=self.bad_examples,
-            num_shards=num_workers,
-            shard=worker,
+            bad_examples=bad_examples,
+            **shards,
         )
+
+    def whole_examples(self, count, batch_size):
+        """About `count` utterances as the probes see them, for pictures of what the backbone makes.
+
+        Args:
+            count: int.
+            batch_size: int. Utterances of the longest length in a batch.
+
+        Returns:
+            (dataset of (inputs, labels int64 `[B]`, -1 = none), tuple of class names or `None`).
+        """
+        kinds = getattr(self.source, "labels", {})
+        name = next(iter(kinds), None)
+        dataset = self._labelled(
+            self.source,
+            name,
+            some_of(self.source, count, kinds.get(name)),
+            batch_size * self.recipe.data.max_seconds,
+            self.count_silently(self.source),
+        )
+        return dataset, _class_names(self.source, name)
 
     def probe_tasks(self):
         """What the backbone is probed on: each kind of label that the source has.
@@ -179,11 +210,11 @@ class SpeechData(RunData):
             log_mel_statistics,
         )
 
-    def _labelled(self, source, name, keep=None):
+    def _labelled(self, source, name, keep=None, batch_seconds=PROBE_SECONDS, bad_examples=None):
         return evaluation_dataset(
             source,
-            batch_seconds=PROBE_SECONDS,
-            bad_examples=self.count_bad(source),
+            batch_seconds=batch_seconds,
+            bad_examples=bad_examples or self.count_bad(source),
             label=name if isinstance(source, SpeechFiles) else None,
             keep=keep,
             max_seconds=self.recipe.data.max_seconds,

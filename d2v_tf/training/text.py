@@ -95,22 +95,48 @@ class TextData(RunData):
 
     def batches(self, step, num_workers=1, worker=0):
         """The batches from update `step` on, without end; of several workers, this one's rows."""
+        size = self.recipe.batch_size
+        start, own = step * size, size // num_workers
+        return self._batches(start, own, self.bad_examples, num_shards=num_workers, shard=worker)
+
+    def first_examples(self, count):
+        """A batch of the run's first `count` rows, masked as an update sees them."""
+        return next(iter(self._batches(0, count, self.count_silently(self.source))))
+
+    def _batches(self, start, batch_size, bad_examples, **shards):
         recipe, mask = self.recipe, self.recipe.mask
         return pretraining_dataset(
             self.corpus,
             sequence_length=recipe.model.max_sequence_length,
-            batch_size=recipe.batch_size // num_workers,
+            batch_size=batch_size,
             seed=recipe.seed,
-            start=step * recipe.batch_size,
+            start=start,
             ratio=mask.ratio,
             span_length=mask.span_length,
             random_part=mask.random_part,
             keep_part=mask.keep_part,
-            bad_examples=self.bad_examples,
+            bad_examples=bad_examples,
             shuffle=recipe.data.shuffle,
-            num_shards=num_workers,
-            shard=worker,
+            **shards,
         )
+
+    def whole_examples(self, count, batch_size):
+        """About `count` texts for pictures of what the backbone makes of them.
+
+        They are what the first of `data.probe_folders` is tested on, without any the run's rows.
+
+        Returns:
+            (dataset of (inputs, labels int64 `[B]`, -1 = none), tuple of class names or `None`).
+        """
+        folders = self.recipe.data.probe_folders
+        if folders:
+            test = read_labelled(os.path.join(folders[0], "dev.tsv"))
+            test = test.only(evenly(np.ones(test.num_examples, bool), count))
+            return self._classes(test, batch_size), test.class_names
+        rows = self.first_examples(count)
+        inputs = {"token_ids": rows["target_token_ids"], "padding_mask": rows["padding_mask"]}
+        none = tf.fill([count], tf.constant(-1, tf.int64))
+        return tf.data.Dataset.from_tensor_slices((inputs, none)).batch(batch_size), None
 
     def probe_tasks(self):
         """What the backbone is probed on: the folders of `data.probe_folders`.
@@ -124,19 +150,12 @@ class TextData(RunData):
         return [self._probe_task(folder) for folder in self.recipe.data.probe_folders]
 
     def _probe_task(self, folder):
-        tokenizer, model = self.corpus.tokenizer, self.recipe.model
+        tokenizer = self.corpus.tokenizer
         train = read_labelled(os.path.join(folder, "train.tsv"))
         test = read_labelled(os.path.join(folder, "dev.tsv")).with_classes(train.class_names)
         limit = self.recipe.data.probe_examples
         train = train.only(evenly(np.ones(train.num_examples, bool), limit))
-
-        def as_dataset(labelled):
-            tokenized = tokenize(labelled, tokenizer, model.max_sequence_length)
-            dataset = evaluation_dataset(tokenized, batch_size=PROBE_BATCH)
-            # Probes count in classes.
-            return dataset.map(lambda inputs, labels: (inputs, tf.argmax(labels, axis=1)))
-
-        train = as_dataset(train)
+        train = self._classes(train)
 
         @functools.cache  # a run that is continued has its baseline, and counts nothing
         def counted():
@@ -145,10 +164,17 @@ class TextData(RunData):
         return ProbeTask(
             os.path.basename(os.path.normpath(folder)),
             train,
-            as_dataset(test),
+            self._classes(test),
             "bag of tokens",
             lambda dataset: bag_of_words_features(dataset, counted()),
         )
+
+    def _classes(self, labelled, batch_size=PROBE_BATCH):
+        """Labelled texts with the numbers of their classes, which is what probes count in."""
+        length = self.recipe.model.max_sequence_length
+        tokenized = tokenize(labelled, self.corpus.tokenizer, length)
+        dataset = evaluation_dataset(tokenized, batch_size=batch_size)
+        return dataset.map(lambda inputs, labels: (inputs, tf.argmax(labels, axis=1)))
 
     def save_preprocessing(self, folder):
         """Adds the tokenizer to a preset."""

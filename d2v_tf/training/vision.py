@@ -11,7 +11,7 @@ from d2v_tf.finetuning.probes import raw_features
 from d2v_tf.masking import num_masked_patches
 from d2v_tf.training.evidence import ProbeTask
 from d2v_tf.training.modalities import Modality
-from d2v_tf.training.run_data import RunData, evenly, hold_out, match_classes
+from d2v_tf.training.run_data import RunData, evenly, hold_out, match_classes, some_of
 
 
 def max_masked_patches(recipe):
@@ -52,15 +52,24 @@ class VisionData(RunData):
 
     def batches(self, step, num_workers=1, worker=0):
         """The batches from update `step` on, without end; of several workers, this one's rows."""
+        size = self.recipe.batch_size
+        start, own = step * size, size // num_workers
+        return self._batches(start, own, self.bad_examples, num_shards=num_workers, shard=worker)
+
+    def first_examples(self, count):
+        """A batch of the run's first `count` images, cropped and masked as an update sees them."""
+        return next(iter(self._batches(0, count, self.count_silently(self.source))))
+
+    def _batches(self, start, batch_size, bad_examples, **shards):
         recipe = self.recipe
         group = recipe.data
         return pretraining_dataset(
             self.source,
             image_shape=recipe.model.image_shape,
             patch_size=recipe.model.patch_size,
-            batch_size=recipe.batch_size // num_workers,
+            batch_size=batch_size,
             seed=recipe.seed,
-            start=step * recipe.batch_size,
+            start=start,
             num_masked=max_masked_patches(recipe),
             min_block=recipe.mask.min_block,
             max_aspect=recipe.mask.max_aspect,
@@ -70,11 +79,21 @@ class VisionData(RunData):
             color_jitter=group.color_jitter,
             mean=group.mean,
             std=group.std,
-            bad_examples=self.bad_examples,
+            bad_examples=bad_examples,
             shuffle=group.shuffle,
-            num_shards=num_workers,
-            shard=worker,
+            **shards,
         )
+
+    def whole_examples(self, count, batch_size):
+        """About `count` images as the probes see them, for pictures of what the backbone makes.
+
+        Returns:
+            (dataset of (inputs, labels int64 `[B]`, -1 = none), tuple of class names or `None`).
+        """
+        keep = some_of(self.source, count, getattr(self.source, "labels", None))
+        counter = self.count_silently(self.source)
+        dataset = self._labelled(self.source, keep, batch_size, counter)
+        return dataset, self.source.class_names
 
     def probe_tasks(self):
         """What the backbone is probed on: the images' classes, where there are any.
@@ -103,15 +122,15 @@ class VisionData(RunData):
         train = self._labelled(self.source, evenly(for_training, self.recipe.data.probe_examples))
         return [ProbeTask("class", train, test, "raw pixels", raw_features)]
 
-    def _labelled(self, source, keep=None):
+    def _labelled(self, source, keep=None, batch_size=256, bad_examples=None):
         group = self.recipe.data
         return evaluation_dataset(
             source,
             image_shape=self.recipe.model.image_shape,
             mean=group.mean,
             std=group.std,
-            batch_size=256,
-            bad_examples=self.count_bad(source),
+            batch_size=batch_size,
+            bad_examples=bad_examples or self.count_bad(source),
             keep=keep,
         )
 

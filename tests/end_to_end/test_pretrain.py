@@ -183,7 +183,10 @@ def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path):
     status, stderr = stopped_by(signal.SIGINT, workdir, settings=settings)
     assert status == 130
     assert f"the same command continues the run in {workdir}" in stderr
+    again = stderr.splitlines()[-1]
+    assert "tools/pretrain.py --modality=vision" in again and f"--workdir={workdir}" in again
     assert "Traceback" not in stderr
+    assert "oneDNN" not in stderr and "absl::InitializeLog" not in stderr  # TensorFlow's own lines
     assert list((workdir / "checkpoints").glob("step-*.index"))
 
 

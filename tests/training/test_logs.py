@@ -17,6 +17,7 @@ from d2v_tf.training.logs import (
     read_json_lines,
 )
 from d2v_tf.training.memory import peak_bytes
+from d2v_tf.training.time_left import TimeLeft
 
 LOGS = {"loss": 0.5, "target_var": 0.25, "pred_var": 0.125, "learning_rate": 1e-3}
 
@@ -49,12 +50,11 @@ def time_step(speed, clock, seconds, between=0.0, examples=8):
 def test_speed_leaves_out_the_first_step_and_what_happens_between_steps(clock):
     speed = Speedometer()
     time_step(speed, clock, 60.0)  # compiles
-    assert speed.per_second is None and speed.seconds_left(10) is None
+    assert speed.per_second is None
     time_step(speed, clock, 1.0, between=500.0)  # a probe
     assert speed.per_second == pytest.approx(8.0)
     time_step(speed, clock, 3.0)
     assert speed.per_second == pytest.approx(8 / 2.0)
-    assert speed.seconds_left(10) == pytest.approx(20.0)
 
 
 def test_speed_counts_the_examples_of_batches_that_differ(clock):
@@ -79,7 +79,41 @@ def test_a_step_that_compiles_another_shape_is_left_out(clock):
     for seconds in (60.0, 1.0, 1.2, 50.0, 0.8, 1.0):
         time_step(speed, clock, seconds)
     assert speed.per_second == pytest.approx(8 / 1.0)
-    assert speed.seconds_left(10) == pytest.approx(10.0)
+
+
+# Time left.
+
+
+def test_the_time_left_counts_what_comes_between_updates(clock):
+    """Of 200 updates of 0.5 s that are saved every 40 and probed after 100."""
+    left = TimeLeft(200, {"checkpoint": 40, "probe": 100, "pictures": 0})
+    with left.pause("probe"):  # of the untrained backbone
+        clock.pass_(31.0)
+    said, began = {}, clock.now
+    for step in range(1, 201):
+        clock.pass_(60.0 if step == 1 else 0.5)  # the first compiles
+        if step == 70:
+            clock.pass_(45.0)  # another shape compiles
+        left.tick()
+        said[step] = left.seconds(step), clock.now
+        for kind, every, seconds in (("checkpoint", 40, 4.0), ("probe", 100, 30.0)):
+            if step % every == 0:
+                with left.pause(kind):
+                    clock.pass_(seconds)
+    end = clock.now
+    assert said[1][0] is None and end - began > 200
+    for step in (90, 120, 150, 199):
+        seconds, now = said[step]
+        assert seconds == pytest.approx(end - now, rel=0.05), step
+    assert said[200][0] == pytest.approx(4.0 + 30.0)
+
+
+def test_the_time_left_follows_a_machine_that_slows_down(clock):
+    left = TimeLeft(1000)
+    for seconds in [1.0] * 300 + [3.0] * 100:
+        clock.pass_(seconds)
+        left.tick()
+    assert left.seconds(400) == pytest.approx(600 * 3.0)
 
 
 @pytest.mark.parametrize(
@@ -155,11 +189,11 @@ def test_what_is_no_number_is_null_in_json(tmp_path):
 # A run.
 
 
-def run(workdir, console, clock, start=4, steps=9, log_every=2, counts=dict):
+def run(workdir, console, clock, start=4, steps=9, log_every=2, counts=dict, **options):
     """Steps 5 to 9 of a run: the first takes a minute, the others 2 s for 8 examples."""
     log = RunLog(
         str(workdir), start, steps, log_every=log_every, counts=counts,
-        console=console,
+        console=console, **options,
     )  # fmt: skip
     log.on_train_begin()
     for batch in range(steps - start):
@@ -225,9 +259,9 @@ def test_off_a_terminal_a_due_step_is_a_plain_line(tmp_path, clock):
     assert console.file.getvalue().splitlines() == [
         "compiling the first update",
         "step 5/9  loss 0.2000  target_var 0.2500  pred_var 0.1250",
-        "step 6/9  loss 0.1667  target_var 0.2500  pred_var 0.1250  4 examples/s  0:06 left",
-        "step 8/9  loss 0.1250  target_var 0.2500  pred_var 0.1250  4 examples/s  0:02 left",
-        "step 9/9  loss 0.1111  target_var 0.2500  pred_var 0.1250  4 examples/s  0:00 left",
+        "step 6/9  loss 0.1667  target_var 0.2500  pred_var 0.1250  4.0 examples/s  0:06 left",
+        "step 8/9  loss 0.1250  target_var 0.2500  pred_var 0.1250  4.0 examples/s  0:02 left",
+        "step 9/9  loss 0.1111  target_var 0.2500  pred_var 0.1250  4.0 examples/s  0:00 left",
     ]
 
 
@@ -236,10 +270,23 @@ def test_on_a_terminal_there_is_one_bar(tmp_path, clock):
     run(tmp_path, console, clock, log_every=100)
     shown = console.file.getvalue()
     assert "compiling" in shown
-    assert "9/9" in shown and "loss 0.1111" in shown and "4 examples/s" in shown
-    assert "step 9/9" not in shown  # the plain line
+    assert "9/9" in shown and "loss 0.1111" in shown and "4.0 examples/s" in shown
+    assert "step 9/9  loss" not in shown  # the plain line
     # The bar shows every step; the file has only those that are due.
     assert [r["step"] for r in read_json_lines(tmp_path / "metrics.jsonl")] == [5, 9]
+    narrow = Console(file=io.StringIO(), force_terminal=True, width=80)
+    run(tmp_path / "narrow", narrow, clock, log_every=100)
+    # What does not fit is cut at the right; how long it takes is on the left.
+    last = narrow.file.getvalue().rsplit("9/9", 1)[1].split("\n")[0]
+    assert "0:00 left" in last and "loss 0.1111" in last and "4.0 examples/s" in last
+
+
+def test_quiet_shows_nothing_and_writes_all(tmp_path, clock):
+    for terminal in (False, True):
+        console = Console(file=io.StringIO(), force_terminal=terminal, width=150)
+        run(tmp_path / str(terminal), console, clock, quiet=True)
+        assert console.file.getvalue() == ""
+        assert len(read_json_lines(tmp_path / str(terminal) / "metrics.jsonl")) == 4
 
 
 def test_closing_twice_and_without_a_step_is_fine(tmp_path):

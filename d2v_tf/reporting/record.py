@@ -1,0 +1,66 @@
+"""What a report is made of: one run's recipe, logs, data and backbone."""
+
+import dataclasses
+
+
+@dataclasses.dataclass
+class RunRecord:
+    """A run, finished or not.
+
+    Attributes:
+        name: str. What it is called on the page.
+        workdir: str.
+        recipe: its resolved `Recipe`.
+        recipe_text: str. The same as YAML.
+        metrics: list of dict, what was logged, oldest first.
+        probes: list of dict, of `probes.jsonl`.
+        starts: list of dict, of `starts.jsonl`: when, where and with what it was started.
+        data: what the run reads, as `training/vision.py` opens it, or `None`.
+        backbone: `Data2VecBackbone`, or `None`.
+        backbone_of: str. Which weights these are.
+        missing: list of str. What could not be opened, and why.
+    """
+
+    name: str
+    workdir: str
+    recipe: object
+    recipe_text: str
+    metrics: list
+    probes: list
+    starts: list
+    data: object = None
+    backbone: object = None
+    backbone_of: str = ""
+    missing: list = dataclasses.field(default_factory=list)
+
+    def facts(self):
+        """What ran, as (name, str) pairs."""
+        recipe, model = self.recipe, self.recipe.model
+        last = self.metrics[-1] if self.metrics else {}
+        facts = {
+            "modality": recipe.modality,
+            "model": f"{model.num_layers} blocks of width {model.hidden_dim}",
+            "data": recipe.data.source,
+            "updates": f"{last.get('step', 0):,} of {recipe.steps:,}",
+            "batch": f"{recipe.batch_size:,}"
+            + (f" in {recipe.accumulate} parts" if recipe.accumulate > 1 else ""),
+            "numbers": f"{recipe.precision}, {'XLA' if recipe.xla is True else 'graph'}",
+            "started from": recipe.init or "random weights",
+            "folder": self.workdir,
+        }
+        if self.backbone is not None:
+            facts["weights shown"] = self.backbone_of
+            facts["parameters"] = f"{self.backbone.count_params():,}"
+        if self.data is not None:
+            facts["examples"] = f"{self.data.num_examples:,}"
+        if "bad_examples" in last:
+            facts["unreadable examples"] = f"{last['bad_examples']:,.0f}"
+        if self.starts:
+            first, newest = self.starts[0], self.starts[-1]
+            facts["first started"] = first["time"]
+            if len(self.starts) > 1:
+                facts["continued"] = f"{len(self.starts) - 1} times, last {newest['time']}"
+            facts |= {
+                name: newest[name] for name in ("machine", "devices", "versions") if name in newest
+            }
+        return facts

@@ -1,0 +1,164 @@
+"""Opens the folders of runs for a report: what ran, and as much of it as is still there."""
+
+import os
+import shlex
+
+import tensorflow as tf
+import yaml
+from rich.markup import escape
+
+from d2v_tf.config import dump_recipe, load_recipe
+from d2v_tf.data.reading import first_line
+from d2v_tf.errors import UserError
+from d2v_tf.interop.loading import load_with_report
+from d2v_tf.reporting.record import RunRecord
+from d2v_tf.reporting.report import write_report
+from d2v_tf.training.checkpoints import Checkpoints
+from d2v_tf.training.logs import read_json_lines
+from d2v_tf.training.modalities import modality_of
+
+REPORT = "report.html"
+
+
+class ReportError(UserError):
+    """A report that cannot be made, with what to do about it."""
+
+
+def report(workdirs, out=None, warn=print):
+    """Writes the report of one run or of several side by side.
+
+    Args:
+        workdirs: list of str, folders of pre-training runs.
+        out: optional str, the file. Defaults to `report.html` in the only run's folder.
+        warn: callable(str), told what is missing from the report.
+
+    Returns:
+        str, the file.
+
+    Raises:
+        ReportError: for a folder that is no run's, or a file that cannot be written.
+    """
+    if out is None and len(workdirs) > 1:
+        raise ReportError("--out: say which file the report of several runs is to be.")
+    path = out or os.path.join(workdirs[0], REPORT)
+    records = [open_record(workdir, warn) for workdir in workdirs]
+    for record, name in zip(records, names_of(workdirs), strict=True):
+        record.name = name
+    _write(records, path)
+    return path
+
+
+def report_at_end(recipe, workdir, data, backbone, console, warn):
+    """Writes the report of a run that has just ended. What goes wrong is no reason to lose the run.
+
+    Args:
+        recipe, workdir, data, backbone: the run's.
+        console: `rich` console, told where the report is.
+        warn: callable(str), told of what went wrong, and how to try again.
+    """
+    path = os.path.join(workdir, REPORT)
+    try:
+        record = _record(workdir, recipe)
+        record.data, record.backbone = data, backbone
+        record.backbone_of = f"after the last of {recipe.steps:,} updates"
+        _write([record], path)
+    except Exception as error:
+        problem = f"{type(error).__name__}: {first_line(error)}"
+        again = f"python tools/report.py {shlex.quote(f'--workdir={workdir}')}"
+        warn(f"the report could not be written ({problem}). To try again: {again}")
+    else:
+        console.print(f"report: {escape(path)}")
+
+
+def open_record(workdir, warn=print):
+    """What a folder holds of a pre-training run.
+
+    Data that is gone and weights that are not there yet leave their pictures out.
+
+    Args:
+        workdir: str.
+        warn: callable(str), told of what is left out.
+
+    Returns:
+        `RunRecord`.
+
+    Raises:
+        ReportError: for a folder that is no pre-training run's.
+    """
+    config = os.path.join(workdir, "config.yaml")
+    if not os.path.isfile(config):
+        raise ReportError(
+            f"--workdir={workdir} is no folder of a run: it has no config.yaml. Give what "
+            "tools/pretrain.py was given as --workdir."
+        )
+    with open(config, encoding="utf-8") as file:
+        if "task" in (yaml.safe_load(file) or {}):
+            raise ReportError(
+                f"--workdir={workdir} is a fine-tuning run; reports are of pre-training. What it "
+                "learned, tools/evaluate.py measures."
+            )
+    recipe = load_recipe(config)
+    record = _record(workdir, recipe)
+
+    def leave_out(line):
+        record.missing.append(line)
+        warn(f"{workdir}: {line}")
+
+    try:
+        record.data = modality_of(recipe).open_data(recipe, warn=lambda _: None)
+        record.data.first_examples(1)  # files that are gone are noticed when they are read
+    except (UserError, tf.errors.OpError) as error:
+        problem = error if record.data is None else record.data.explain(error)
+        record.data = None
+        leave_out(f"no pictures of examples, for the data cannot be read ({problem})")
+    try:
+        record.backbone, record.backbone_of = _weights(workdir, recipe)
+    except UserError as error:
+        leave_out(f"no pictures of features, for the weights cannot be read ({error})")
+    if record.backbone is None and not record.missing:
+        leave_out("no pictures of features, for there is no preset and no checkpoint yet")
+    return record
+
+
+def names_of(workdirs):
+    """A short name of each folder: the end of its path that tells it from the others."""
+    paths = [os.path.abspath(w).split(os.sep) for w in workdirs]
+    for length in range(1, max(map(len, paths)) + 1):
+        names = ["/".join(path[-length:]) for path in paths]
+        if len(set(names)) == len(names):
+            return names
+    return list(workdirs)  # the same folder twice
+
+
+def _record(workdir, recipe):
+    return RunRecord(
+        os.path.basename(os.path.abspath(workdir)),
+        workdir,
+        recipe,
+        dump_recipe(recipe),
+        *(read_json_lines(os.path.join(workdir, f"{n}.jsonl")) for n in ("metrics", "probes")),
+        read_json_lines(os.path.join(workdir, "starts.jsonl")),
+    )
+
+
+def _weights(workdir, recipe):
+    """A run's backbone and a str of what it is, (`None`, "") where there is none yet."""
+    preset = os.path.join(workdir, "preset")
+    if os.path.isdir(preset):
+        return load_with_report(preset)[0], f"after the last of {recipe.steps:,} updates"
+    if not os.path.isdir(os.path.join(workdir, "checkpoints")):
+        return None, ""
+    from d2v_tf.training.pretrain import build_model  # which imports this
+
+    model = build_model(recipe)
+    step, _ = Checkpoints(os.path.join(workdir, "checkpoints"), model).restore()
+    return (model.student, f"after {step:,} of {recipe.steps:,} updates") if step else (None, "")
+
+
+def _write(records, path):
+    try:
+        write_report(records, path)
+    except OSError as error:
+        raise ReportError(
+            f"{path} cannot be written ({error.strerror}). Name another file by --out."
+        ) from error

@@ -1,0 +1,47 @@
+"""What a run says before it starts."""
+
+from rich.markup import escape
+from rich.table import Table
+
+from d2v_tf.training.precision import resolve_precision, resolve_xla
+
+
+def print_summary(console, recipe, model, data, published_batch_size=None, replicas=None):
+    """Prints what is about to run: model, data, effective batch, length."""
+    backbone = model.student
+    shape = recipe.model
+    precision = resolve_precision(recipe.precision)
+    compiler = "XLA" if resolve_xla(recipe.xla, precision, recipe.model) else "graph"
+    epochs = recipe.steps / data.batches_per_epoch
+    rows = {
+        "model": (
+            f"{type(backbone).__name__}, {shape.num_layers} blocks of width {shape.hidden_dim}, "
+            f"{backbone.count_params():,} parameters"
+        ),
+        "data": f"{data.name}, {data.num_examples:,} examples"
+        + (f", read by {data.reader}" if data.reader else ""),
+        "batch": data.describe_batch()
+        + (f", in {recipe.accumulate} parts" if recipe.accumulate > 1 else ""),
+        "length": f"{recipe.steps:,} updates, {epochs:,.1f} epochs",
+        "numbers": f"{precision}, {compiler}",
+    }
+    if replicas is not None and replicas.count > 1:
+        rows["devices"] = replicas.describe()
+    table = Table.grid(padding=(0, 2))
+    for name, value in rows.items():
+        table.add_row(name, escape(value))
+    console.print(table)
+    if published_batch_size not in (None, recipe.batch_size):
+        parts = -(-published_batch_size // recipe.batch_size)
+        keep = ""
+        if parts > 1 and published_batch_size % parts == 0:
+            keep = (
+                f" Keep it by --set batch_size={published_batch_size} --set accumulate={parts}, or "
+            )
+        console.print(
+            f"[yellow]warning:[/] the recipe is for batches of {published_batch_size}, not "
+            f"{recipe.batch_size}. Results depend on it."
+            + (keep or " ")
+            + ("tune" if keep else "Tune")
+            + " the learning rate and EMA anew."
+        )
