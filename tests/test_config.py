@@ -2,6 +2,7 @@
 
 import inspect
 import re
+import shlex
 from pathlib import Path
 
 import pydantic
@@ -241,6 +242,17 @@ def test_a_command_in_a_recipe_names_flags_that_the_tool_has(path):
         tool = (ROOT / re.search(r"tools/\w+\.py", command)[0]).read_text(encoding="utf-8")
         for flag in re.findall(r"--(\w+)", command):
             assert f'"{flag}"' in tool, flag
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda p: f"{p.parent.stem}-{p.stem}")
+def test_settings_that_a_recipe_suggests_fit_it(path):
+    load = load_finetune_recipe if path.parent.stem == "finetune" else load_recipe
+    for line in path.read_text(encoding="utf-8").splitlines():
+        start = line.find("--set ")
+        if line.startswith("#") and start >= 0 and "python" not in line:
+            words = shlex.split(line[start:])
+            settings = [words[i + 1] for i, word in enumerate(words) if word == "--set"]
+            assert load(path, settings) != load(path)
 
 
 @pytest.mark.parametrize(
