@@ -39,7 +39,7 @@ flags.DEFINE_enum(
     None,
     ["torch"],
     "Compare the step with the same work in PyTorch on Hugging Face's encoders, in all settings of "
-    "both: compiled and not, float32 and bfloat16 or the one that --precision names.",
+    "both: compiled and not, or what --xla says; float32 and bfloat16, or what --precision says.",
 )
 flags.DEFINE_bool("json", False, "Print one JSON object instead of a table.")
 
@@ -75,6 +75,8 @@ def benchmark_serving():
     from d2v_tf.benchmark.serving import SIZES, measure_serving
     from d2v_tf.errors import UserError
 
+    if FLAGS.peer:
+        raise UserError("--serving has PyTorch beside it by itself: leave out --peer.")
     if FLAGS.size not in SIZES:
         raise UserError(f"--serving: --size is {FLAGS.size!r}, not one of {', '.join(SIZES)}.")
     batches = (1, 8, 32) if FLAGS.batch is None else (FLAGS.batch,)
@@ -87,7 +89,8 @@ def benchmark(recipe):
 
     if FLAGS.peer:
         precisions = [p for p in ("float32", "bfloat16") if FLAGS.precision in (None, "auto", p)]
-        return compare(recipe, FLAGS.steps, precisions)
+        compilers = {"true": [True], "false": [False]}.get(FLAGS.xla, [False, True])
+        return compare(recipe, FLAGS.steps, precisions, compilers)
     return measure(recipe, FLAGS.steps)
 
 
@@ -162,7 +165,7 @@ def print_comparison(result):
     console.print(
         f"{result['modality']}, {result['parameters']:,} parameters; {shapes}\n"
         f"{result['device']}, {result['threads']} threads, load average {result['load']:.1f}\n"
-        f"{result['flops'] / 1e9:,.0f} GFLOP an update; matrices of 2048, GFLOP/s: {rates}"
+        f"{result['flops']['ours'] / 1e9:,.0f} GFLOP an update; matrices of 2048, GFLOP/s: {rates}"
     )
     table = Table("", "setting", "ms", "middle half", "GFLOP/s", "of matrices", box=None)
     table.add_column("first, s")
@@ -180,11 +183,11 @@ def print_comparison(result):
             f"{row['peak_memory'] / 2**30:.2f}" if "peak_memory" in row else "",
         )
     console.print(table)
-    ratio = result["ratio"]
+    ratio, known = result["ratio"], result["memory_ratio"] is not None
     console.print(
         "PyTorch's time over ours: "
         + ", ".join(f"{name} {value:.2f}" for name, value in ratio.items())
-        + f"; our memory over PyTorch's {result['memory_ratio']:.2f}"
+        + (f"; our memory over PyTorch's {result['memory_ratio']:.2f}" if known else "")
     )
 
 

@@ -7,6 +7,8 @@ python tools/report.py --workdir=runs/x --workdir=runs/y --out=both.html
 import os
 import sys
 
+# A run that goes on has the GPU, and TensorFlow would take all of it.
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow starts: its banner
 from absl import app, flags, logging  # noqa: E402
 from quiet_start import without_banners  # noqa: E402

@@ -1,8 +1,9 @@
 """Decodes the input of runs on other machines: python tools/serve_data.py --port=5050.
 
 One process of tf.data's service for `tools/pretrain.py --data_service=grpc://HOST:PORT`. It takes
-TensorFlow alone, and has to find the data under the paths that the run has. Whoever reaches the
-port can have it read any file: keep it inside a network of your own.
+TensorFlow alone, and has to find the data under the paths that the run has. It listens on all of
+this machine's addresses, whatever --host says, and whoever reaches the port can have it read and
+write files: keep it inside a network of your own.
 """
 
 import os

@@ -1,9 +1,9 @@
 """A training step beside the same work in PyTorch, taking turns in one process."""
 
 import concurrent.futures
+import functools
 import multiprocessing
 import os
-import resource
 import sys
 import time
 
@@ -12,10 +12,19 @@ import tensorflow as tf
 
 from d2v_tf.benchmark.flops import matrix_rate, step_flops
 from d2v_tf.benchmark.peer import SETTINGS, PeerStep, import_peer
-from d2v_tf.benchmark.step import _device_name, _num_cores, _quartiles, _time_in_turns
-from d2v_tf.training.memory import peak_memory
+from d2v_tf.benchmark.step import (
+    _device_name,
+    _num_cores,
+    _quartiles,
+    _time_in_turns,
+    check_one_part,
+)
+from d2v_tf.errors import UserError
 from d2v_tf.training.modalities import modality_of
+from d2v_tf.training.precision import has_accelerator
 from d2v_tf.training.pretrain import build_model
+
+STATUS = "/proc/self/status"
 
 # Ours: precision, and whether XLA compiles the forward and backward pass.
 OURS = {
@@ -31,7 +40,7 @@ def compare(recipe, steps=5, precisions=("float32", "bfloat16"), compilers=(Fals
 
     Both have the same architecture, batch and masks, as many threads, and nothing dropped out:
     dropout is set to 0, as the two would draw it otherwise. Memory is what a process of its own
-    takes more, for the model and two updates in the fastest setting.
+    takes more, for the model and two updates in the fastest setting; it is known on Linux only.
 
     Args:
         recipe: a resolved `Recipe`, whose data can be opened and has batches of one shape.
@@ -44,14 +53,26 @@ def compare(recipe, steps=5, precisions=("float32", "bfloat16"), compilers=(Fals
         FLOP/s, memory in bytes; a ratio is PyTorch's time over ours.
 
     Raises:
-        UserError: where PyTorch is not installed, or `transformers` has no such architecture.
+        UserError: where PyTorch is not installed, `transformers` has no such architecture, a GPU is
+            seen, or the recipe is computed in parts or twice.
     """
     torch, _ = import_peer()
+    check_one_part(recipe)
+    if recipe.remat:
+        raise UserError("remat: what is computed twice is not compared. Give --set remat=false.")
+    if has_accelerator():
+        raise UserError(
+            "--peer compares on the CPU, and TensorFlow sees a GPU. Hide it: CUDA_VISIBLE_DEVICES= "
+            "in front of the command."
+        )
     threads = _num_threads()
     torch.set_num_threads(threads)
     recipe = without_dropout(recipe)
-    data = modality_of(recipe).open_data(recipe, warn=print)
-    batch = next(iter(data.batches(0)))
+    data = modality_of(recipe).open_data(recipe, warn=functools.partial(print, file=sys.stderr))
+    try:
+        batch = next(iter(data.batches(0)))
+    except tf.errors.OpError as error:
+        raise data.explain(error) from None
     rates = {precision: matrix_rate(precision) for precision in precisions}
 
     functions, first = {}, {}
@@ -73,13 +94,15 @@ def compare(recipe, steps=5, precisions=("float32", "bfloat16"), compilers=(Fals
         note("torch", name)
     seconds = _time_in_turns(functions, steps)
 
-    flops = step_flops(
-        recipe, model.student, batch["mask"].shape, model._num_positions(batch["mask"])
-    )
+    shape, masked = batch["mask"].shape, model._num_positions(batch["mask"])
+    flops = {
+        "ours": step_flops(recipe, model.student, shape, masked),
+        "torch": step_flops(recipe, model.student, shape, masked, whole_last=True),
+    }
     results = []
     for (side, name), values in seconds.items():
         timing = _quartiles(values)
-        rate = flops / timing["median"]
+        rate = flops[side] / timing["median"]
         results.append(
             {
                 "side": side,
@@ -91,8 +114,11 @@ def compare(recipe, steps=5, precisions=("float32", "bfloat16"), compilers=(Fals
             }
         )
     best = {side: min(_of(results, side), key=_median) for side in ("ours", "torch")}
-    for side, result in best.items():
-        result["peak_memory"] = _peak_in_fresh_process(recipe, side, result["setting"], threads)
+    memory_ratio = None
+    if os.path.exists(STATUS):
+        for side, result in best.items():
+            result["peak_memory"] = _peak_in_fresh_process(recipe, side, result["setting"], threads)
+        memory_ratio = best["ours"]["peak_memory"] / best["torch"]["peak_memory"]
     return {
         "modality": recipe.modality,
         "parameters": model.student.count_params(),
@@ -108,7 +134,7 @@ def compare(recipe, steps=5, precisions=("float32", "bfloat16"), compilers=(Fals
             "best against best": _ratio(results),
             **{precision: _ratio(results, precision) for precision in precisions},
         },
-        "memory_ratio": best["ours"]["peak_memory"] / best["torch"]["peak_memory"],
+        "memory_ratio": memory_ratio,
     }
 
 
@@ -147,31 +173,29 @@ def _peak_in_fresh_process(recipe, side, setting, threads):
 
 
 def _peak(recipe, side, setting, threads):
-    data = modality_of(recipe).open_data(recipe, warn=print)
+    data = modality_of(recipe).open_data(recipe, warn=lambda _: None)
     batch = next(iter(data.batches(0)))
     if side == "torch":
-        import_peer()
-    before = _resident_bytes()  # libraries and data
-    if side == "ours":
-        _, step = our_step(recipe, batch, *OURS[setting])
-    else:
         torch, _ = import_peer()
         torch.set_num_threads(threads)
         backbone = modality_of(recipe).backbone(**recipe.model.model_dump())
+    before = _memory_bytes("VmRSS")  # libraries and data
+    if side == "ours":
+        _, step = our_step(recipe, batch, *OURS[setting])
+    else:
         step = PeerStep(recipe, backbone, as_arrays(batch), setting)
-        del backbone
     for _ in range(2):
         step()
-    return peak_memory()["host"] - before
+    return _memory_bytes("VmHWM") - before
 
 
-def _resident_bytes():
-    """What this process has in memory now; 0 where the system does not say (it is not Linux)."""
-    try:
-        with open("/proc/self/statm", encoding="ascii") as file:
-            return int(file.read().split()[1]) * resource.getpagesize()
-    except OSError:
-        return 0
+def _memory_bytes(name):
+    """A line of Linux's account of this process: `VmRSS`, now, or `VmHWM`, the most so far.
+
+    What `getrusage` gives as the most so far, a process has from the one that started it.
+    """
+    with open(STATUS, encoding="ascii") as file:
+        return next(1024 * int(line.split()[1]) for line in file if line.startswith(f"{name}:"))
 
 
 def _num_threads():

@@ -5,7 +5,7 @@ import time
 import tensorflow as tf
 
 
-def step_flops(recipe, backbone, mask_shape, num_masked):
+def step_flops(recipe, backbone, mask_shape, num_masked, whole_last=False):
     """Floating-point operations of one update: matrix products alone, a multiply-add is two.
 
     With B examples of T positions (T' with the class token), of which M are predicted, width D,
@@ -29,6 +29,8 @@ def step_flops(recipe, backbone, mask_shape, num_masked):
         backbone: the `Data2VecBackbone` of that recipe.
         mask_shape: (B, T).
         num_masked: int. M, the positions that are predicted of an example.
+        whole_last: bool. Count the last block at all positions, and the teacher's own patches, as
+            the comparison's PyTorch computes them.
 
     Returns:
         int.
@@ -46,9 +48,13 @@ def step_flops(recipe, backbone, mask_shape, num_masked):
     first, rest = _FRONTENDS[recipe.modality](model, length)
     positions = _position_flops(recipe, length)
     head = num_masked * dim**2 * (2 if rule.head_layers == 1 else 8)
-    student = 2 * first + 3 * (rest + positions + encoder(num_masked) + head)
-    picks = rule.target_norm in (None, "layer")
+    student = 2 * first + 3 * (
+        rest + positions + encoder(whole if whole_last else num_masked) + head
+    )
+    picks = rule.target_norm in (None, "layer") and not whole_last
     teacher = positions + encoder(num_masked if picks else whole)
+    if whole_last and recipe.modality == "vision":
+        teacher += first
     return batch * (student + teacher)
 
 

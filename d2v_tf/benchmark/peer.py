@@ -36,9 +36,10 @@ class PeerStep:
     """data2vec's update of a model of the same architecture, written as one would in PyTorch.
 
     The models are those of `transformers`, their random weights, attention by PyTorch's fused
-    kernel; waveforms go through the convolutions once, as in fairseq. Targets are the outputs of
-    the last K blocks, where ours are what their feed-forward networks add: as much work. Parameters
-    and the EMA are updated by PyTorch's fused or foreach kernels.
+    kernel; student and teacher share what comes before the encoder, and waveforms go through it
+    once, as in fairseq. Targets are the outputs of the last K blocks, where ours are what their
+    feed-forward networks add: as much work. Parameters and the EMA are updated by PyTorch's fused
+    or foreach kernels.
 
     Args:
         recipe: a resolved `Recipe`.
@@ -47,19 +48,28 @@ class PeerStep:
         setting: a key of `SETTINGS`.
 
     Raises:
-        UserError: where PyTorch is not installed, or `transformers` has no such architecture.
+        UserError: where PyTorch is not installed, `transformers` has no such architecture, or the
+            targets are normalized over the batch.
     """
 
     def __init__(self, recipe, backbone, batch, setting):
         self.torch, transformers = import_peer()
         self.precision, compiled = SETTINGS[setting]
         self.recipe, self.modality = recipe, recipe.modality
+        if recipe.data2vec.target_norm == "batch":
+            raise UserError(
+                "data2vec.target_norm: batch is not compared; layer, instance and null are."
+            )
         self.torch.manual_seed(recipe.seed)
         self.student = build_encoder(transformers, recipe, backbone)
         self.teacher = build_encoder(transformers, recipe, backbone).requires_grad_(False)
         self.teacher.load_state_dict(self.student.state_dict())
         self.student.train()
         self.teacher.eval()
+        if self.modality == "speech":
+            self.teacher.feature_extractor = self.teacher.feature_projection = None
+        else:
+            self.teacher.embeddings = self.student.embeddings
         dim = recipe.model.hidden_dim
         linear = self.torch.nn.Linear
         layers = [linear(dim, dim)]
@@ -83,6 +93,8 @@ class PeerStep:
         if self.modality == "vision":
             images = self.batch["images"].permute(0, 3, 1, 2).contiguous()
             self.batch["images"] = images
+        # Numbers of the masked positions of all examples: of one length, as a compiler wants them.
+        self.batch["picked"] = self.batch["mask"].flatten().nonzero().flatten()
         self.loss = self.torch.compile(self._loss) if compiled else self._loss
 
     def __call__(self):
@@ -98,7 +110,9 @@ class PeerStep:
         with torch.no_grad():
             weight = 1.0 - self.recipe.data2vec.ema[0]
             torch._foreach_lerp_(
-                list(self.teacher.parameters()), list(self.student.parameters()), weight
+                list(self.teacher.encoder.parameters()),
+                list(self.student.encoder.parameters()),
+                weight,
             )
         return loss.item()
 
@@ -107,19 +121,23 @@ class PeerStep:
         mask = batch["mask"]
         hidden, blocks = getattr(self, f"_{self.modality}")(batch, mask)
         dim = hidden.shape[-1]
+
+        def pick(x):
+            return x.reshape(-1, dim)[batch["picked"]]
+
         targets = 0.0
         for block in blocks[-rule.num_target_layers :]:
             block = block.float()
             if rule.target_norm == "instance":
                 block = functional.instance_norm(block.transpose(1, 2)).transpose(1, 2)
             elif rule.target_norm == "layer":
-                block = functional.layer_norm(block[mask], (dim,))
+                block = functional.layer_norm(pick(block), (dim,))
             targets = targets + block / rule.num_target_layers
         if rule.target_norm != "layer":
-            targets = targets[mask]
+            targets = pick(targets)
         if rule.normalize_average:
             targets = functional.layer_norm(targets, (dim,))
-        predictions = self.head(hidden[mask]).float()
+        predictions = self.head(pick(hidden)).float()
         if rule.loss_beta == 0:
             losses = functional.mse_loss(predictions, targets, reduction="none")
         else:

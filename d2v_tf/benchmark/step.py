@@ -44,11 +44,7 @@ def measure(recipe, steps=20):
     Raises:
         UserError: for data that cannot be read, and a recipe that is computed in parts.
     """
-    if recipe.accumulate > 1:
-        raise UserError(
-            f"accumulate: a batch in one part is measured, and it is {recipe.accumulate}. Measure "
-            f"one: --set accumulate=1 --batch={recipe.batch_size // recipe.accumulate}."
-        )
+    check_one_part(recipe)
     began = time.perf_counter()
     warn = functools.partial(print, file=sys.stderr)
     data = modality_of(recipe).open_data(recipe, warn=warn)
@@ -57,6 +53,15 @@ def measure(recipe, steps=20):
         return _measure(recipe, data, model, steps, began)
     except tf.errors.OpError as error:
         raise data.explain(error) from None
+
+
+def check_one_part(recipe):
+    """Refuses a recipe whose batches are computed in parts."""
+    if recipe.accumulate > 1:
+        raise UserError(
+            f"accumulate: a batch in one part is measured, and it is {recipe.accumulate}. Measure "
+            f"one: --set accumulate=1 --batch={recipe.batch_size // recipe.accumulate}."
+        )
 
 
 def _measure(recipe, data, model, steps, began):

@@ -23,13 +23,14 @@ def open_services(addresses):
     """
     for address in addresses:
         host, _, port = address.removeprefix("grpc://").rpartition(":")
-        if not address.startswith("grpc://") or not host or not port.isdecimal():
+        known = address.startswith("grpc://") and host and port.isdecimal()
+        if not known or int(port) > 65535:
             raise DataError(
                 f"--data_service={address} is no address: expected grpc://HOST:PORT, several of "
                 "them with commas between."
             )
         try:
-            socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
+            socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
         except OSError as error:
             raise DataError(
                 f"--data_service={address}: nobody answers ({error}). Start tools/serve_data.py "

@@ -184,6 +184,11 @@ class Data2Vec(keras.Model):
         """int. The parts that an update's batch is computed in at the same time."""
         return self.distribute_strategy.num_replicas_in_sync
 
+    def compile(self, *args, **kwargs):
+        """As Keras'."""
+        self._compiled_parts = None
+        super().compile(*args, **kwargs)
+
     def make_train_function(self, force=False):
         """As Keras', but of a step that XLA compiles in parts.
 
@@ -195,6 +200,11 @@ class Data2Vec(keras.Model):
             return
         self._compiled_parts = self._compile_parts()
         if self.num_replicas > 1:
+            if self.steps_per_execution > 1:
+                raise ValueError(
+                    "In replicas an execution is one update. "
+                    f"Received: steps_per_execution={self.steps_per_execution}"
+                )
             update_as_it_is(self.optimizer)
             self.train_function = replicated_train_function(
                 self.distribute_strategy, self.train_step, self.run_eagerly

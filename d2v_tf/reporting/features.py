@@ -53,22 +53,25 @@ def see(backbone, data, count):
         `Seen`.
     """
     dataset, class_names = data.whole_examples(count, BATCH)
-    wanted = set(np.linspace(0, min(count, data.num_examples) - 1, NUM_MAPPED).astype(int).tolist())
-    inputs, pooled, labels, mapped, hidden = [], [], [], [], []
+    inputs, pooled, labels = [], [], []
     for batch, batch_labels in dataset:
         states, real = hidden_states(backbone, batch)
         batch = keras.tree.map_structure(np.asarray, batch)
         pooled.append(mean_of_real(states, real))
         labels.append(np.asarray(batch_labels))
-        for row in range(len(states)):
-            if len(inputs) in wanted:
-                mapped.append(len(inputs))
-                hidden.append(states[row][real[row]])
-            inputs.append(without_padding(batch, row))
+        inputs += [without_padding(batch, row) for row in range(len(states))]
         if len(inputs) >= count:  # what is read front to back would be read to its end
             break
+    inputs = inputs[:count]
     pooled, labels = np.concatenate(pooled)[:count], np.concatenate(labels)[:count]
-    return Seen(inputs[:count], pooled, labels, class_names, mapped, hidden)
+    mapped = sorted(set(np.linspace(0, len(inputs) - 1, NUM_MAPPED).astype(int).tolist()))
+    hidden = [hidden_states(backbone, batch_of(inputs[i]))[0][0] for i in mapped]
+    return Seen(inputs, pooled, labels, class_names, mapped, hidden)
+
+
+def batch_of(example):
+    """A batch of one example: an array, or a dict of them."""
+    return keras.tree.map_structure(lambda array: ops.convert_to_tensor(array[None]), example)
 
 
 def without_padding(batch, row):
@@ -83,9 +86,5 @@ def without_padding(batch, row):
 
 def attention_of(backbone, example):
     """The last block's attention, the mean of its heads: float32 `[P + T, P + T]`."""
-    if isinstance(example, dict):
-        batch = {name: ops.convert_to_tensor(array[None]) for name, array in example.items()}
-    else:
-        batch = ops.convert_to_tensor(example[None])
-    weights = backbone.attention_weights(batch)[-1]
+    weights = backbone.attention_weights(batch_of(example))[-1]
     return ops.convert_to_numpy(ops.mean(weights[0], axis=0))

@@ -36,10 +36,9 @@ def describe_machine():
         tf.config.experimental.get_device_details(gpu).get("device_name", gpu.name)
         for gpu in tf.config.get_visible_devices("GPU")
     ]
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    parts = [_processor(), f"{cores} cores", f"{memory:.0f} GB", *gpus, platform.system()]
-    return ", ".join(parts)
+    parts = [_processor(), f"{cores} cores", _memory(), *gpus, platform.system()]
+    return ", ".join(filter(None, parts))
 
 
 def describe_versions():
@@ -51,6 +50,13 @@ def describe_versions():
         except importlib.metadata.PackageNotFoundError:  # run from its sources, uninstalled
             continue
     return ", ".join(found)
+
+
+def _memory():
+    try:
+        return f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 1e9:.0f} GB"
+    except (AttributeError, OSError, ValueError):  # a system that does not say
+        return ""
 
 
 def _processor():

@@ -5,6 +5,7 @@ import numpy as np
 import tensorflow as tf
 
 from d2v_tf.config import dump_recipe
+from d2v_tf.data.reading import first_line
 from d2v_tf.reporting.report import PICTURES
 
 # The same few examples every time: the pictures of two updates can be compared.
@@ -21,16 +22,18 @@ class Pictures(keras.callbacks.Callback):
         recipe: the run's.
         data: what it reads.
         every: int. Updates between two times.
+        warn: callable(str), told once of pictures that cannot be made.
     """
 
-    def __init__(self, log, recipe, data, every):
+    def __init__(self, log, recipe, data, every, warn):
         super().__init__()
         self.log, self.recipe, self.data, self.every = log, recipe, data, every
         self.kind = PICTURES[recipe.modality]
+        self.batch, self.failed, self.warn = None, False, warn
 
     def on_train_begin(self, logs=None):
         self.step = self.log.start
-        self.batch = self.data.first_examples(NUM_EXAMPLES)
+        self._write(self._open)
         if not self.step:
             text = "\n".join(f"    {line}" for line in dump_recipe(self.recipe).splitlines())
             self._write(lambda: tf.summary.text("recipe", text))
@@ -42,6 +45,9 @@ class Pictures(keras.callbacks.Callback):
         if self.step % self.every == 0 or self.step == self.recipe.steps:
             self._write(self._look)
 
+    def _open(self):
+        self.batch = self.data.first_examples(NUM_EXAMPLES)
+
     def _look(self):
         targets = self.model.targets(self.batch).numpy()
         predictions = self.model.predictions(self.batch, training=False).numpy()
@@ -51,9 +57,16 @@ class Pictures(keras.callbacks.Callback):
         self.kind.summarize_features(self.batch, targets, self.data)
 
     def _write(self, function):
+        """Whatever goes wrong with a picture, such as weights that are no numbers, stops no run."""
+        if self.failed:
+            return
         with self.log.time_left.pause("pictures"):
             try:
                 with self.log.writer.as_default(step=self.step):
                     function()
-            except (OSError, tf.errors.OpError) as error:  # no reason to stop
-                self.log.say_failed(error)
+            except Exception as error:
+                self.failed = True
+                self.warn(
+                    f"TensorBoard gets no more pictures ({type(error).__name__}: "
+                    f"{first_line(error)})"
+                )

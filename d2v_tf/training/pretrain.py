@@ -160,7 +160,10 @@ def _pretrain(recipe, workdir, everybody, published_batch_size, replicas, quiet,
             warn(f"{line}; trying the one before")
         _check_agreement(replicas, workdir, start, recipe, data)
         if profile:
-            profile = parse_profile(profile, start, recipe.steps)
+            updates = parse_profile(profile, start, recipe.steps)
+            if updates is None and is_chief:
+                warn(f"--profile={profile}: the run is past that; no profile is made")
+            profile = updates
         if start:
             talk.print(f"resuming after step {start}")
             if init:
@@ -174,7 +177,10 @@ def _pretrain(recipe, workdir, everybody, published_batch_size, replicas, quiet,
             # Before its first checkpoint a run may have been started from other weights.
             drop_records_after(evidence.path, start or -1)
             if start < recipe.steps:
-                note_start(workdir, start, replicas.describe())
+                try:
+                    note_start(workdir, start, replicas.describe())
+                except OSError as error:
+                    warn(f"the start is not written down ({error})")
         try:
             if not start:
                 if evidence.tasks:
@@ -281,11 +287,11 @@ def _fit(
         checkpointer = Checkpointer(
             checkpoints, start, recipe.steps, recipe.checkpoint_every, warn, time_left
         )
-        pictures = Pictures(log, recipe, data, recipe.checkpoint_every)
+        pictures = Pictures(log, recipe, data, recipe.checkpoint_every, warn)
         callbacks = [log, *callbacks, checkpointer, pictures]
         if profile:
             folder = os.path.join(workdir, "tensorboard")
-            looks = Profile(folder, start, *profile, lambda line: console.print(escape(line)))
+            looks = Profile(folder, start, *profile, lambda line: console.print(escape(line)), warn)
             callbacks.insert(0, looks)
     if recipe.probe_every and replicas.is_chief:
 

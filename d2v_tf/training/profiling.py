@@ -6,6 +6,7 @@ import re
 import keras
 import tensorflow as tf
 
+from d2v_tf.data.reading import first_line
 from d2v_tf.errors import UserError
 
 
@@ -22,23 +23,22 @@ def parse_profile(text, start, steps):
         steps: int. Updates of the whole run.
 
     Returns:
-        (int, int): the first and the last, counted from 1.
+        (int, int): the first and the last, counted from 1; `None` where the first was made before
+        this start, so that the same command continues a run.
 
     Raises:
-        ProfileError: where they are none that the run makes.
+        ProfileError: for another text, or updates past the run's end.
     """
     match = re.fullmatch(r"(\d+):(\d+)", text)
     if not match or not 1 <= int(match[1]) <= int(match[2]):
         raise ProfileError(f"--profile={text}: give FIRST:LAST, the updates, such as 100:110.")
     first, last = int(match[1]), int(match[2])
-    if start >= steps:
-        raise ProfileError(f"--profile={text}: the run is finished and makes no more updates.")
-    if first <= start or last > steps:
+    if last > steps:
         raise ProfileError(
-            f"--profile={text}: this start of the run makes updates {start + 1} to {steps}. Name "
-            "some of them; leave out the first ten, which compile and warm up."
+            f"--profile={text}: the run makes updates 1 to {steps}. Name some of them; leave out "
+            "the first ten, which compile and warm up."
         )
-    return first, last
+    return (first, last) if first > start else None
 
 
 class Profile(keras.callbacks.Callback):
@@ -49,17 +49,17 @@ class Profile(keras.callbacks.Callback):
         start: int. Updates made before this fit.
         first, last: ints. The updates.
         say: callable(str), told where it is.
+        warn: callable(str), told of a profile that cannot be made, which is no reason to stop.
     """
 
-    def __init__(self, folder, start, first, last, say):
+    def __init__(self, folder, start, first, last, say, warn):
         super().__init__()
         self.folder, self.start, self.first, self.last = folder, start, first, last
-        self.say, self.runs = say, False
+        self.say, self.warn, self.runs = say, warn, False
 
     def on_train_batch_begin(self, batch, logs=None):
         if self.start + batch + 1 == self.first:
-            tf.profiler.experimental.start(self.folder)
-            self.runs = True
+            self.runs = self._try(lambda: tf.profiler.experimental.start(self.folder))
 
     def on_train_batch_end(self, batch, logs=None):
         if self.runs and self.start + batch + 1 == self.last:
@@ -69,9 +69,18 @@ class Profile(keras.callbacks.Callback):
         """Ends and writes the profile, also of a run that is stopped on the way."""
         if self.runs:
             self.runs = False
-            tf.profiler.experimental.stop()
+            if not self._try(tf.profiler.experimental.stop):
+                return
             path = os.path.join(self.folder, "plugins", "profile")
             self.say(
                 f"profile: {path}; to see it: pip install tensorboard-plugin-profile, then "
                 f"tensorboard --logdir={self.folder}"
             )
+
+    def _try(self, function):
+        try:
+            function()
+        except (OSError, tf.errors.OpError) as error:
+            self.warn(f"--profile: no profile was made ({first_line(error)})")
+            return False
+        return True

@@ -166,7 +166,7 @@ class SpeechData(RunData):
             self.source,
             name,
             some_of(self.source, count, kinds.get(name)),
-            batch_size * self.recipe.data.max_seconds,
+            min(PROBE_SECONDS, batch_size * self.recipe.data.max_seconds),
             self.count_silently(self.source),
         )
         return dataset, _class_names(self.source, name)

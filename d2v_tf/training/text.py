@@ -133,6 +133,7 @@ class TextData(RunData):
             test = read_labelled(os.path.join(folders[0], "dev.tsv"))
             test = test.only(evenly(np.ones(test.num_examples, bool), count))
             return self._classes(test, batch_size), test.class_names
+        count = min(count, self.num_examples)  # rows come again and again
         rows = self.first_examples(count)
         inputs = {"token_ids": rows["target_token_ids"], "padding_mask": rows["padding_mask"]}
         none = tf.fill([count], tf.constant(-1, tf.int64))

@@ -67,7 +67,7 @@ def test_a_step_its_parts_and_its_input_are_measured(modality):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--size=huge"], "--size: 'huge' is not one of base, tiny"),
+        (["--size=huge"], "--size: 'huge' is not one of base, small, tiny"),
         (["--batch=4", "--set", "model.num_heads=7"], "model.num_heads"),
         (["--data=text:/nowhere/*.txt"], "/nowhere/*.txt"),
         (["--set", "accumulate=4"], "--set accumulate=1 --batch=16"),
