@@ -57,8 +57,14 @@ def gpu_multiplies_bfloat16(gpu):
     return capability is not None and capability >= (8, 0)
 
 
-def resolve_precision(precision):
+def resolve_precision(precision, replicas=1):
     """Resolves a recipe's `precision`: `"auto"` is bfloat16 where the hardware multiplies it.
+
+    Several replicas on CPUs have float32: what workers measure, each for itself, may differ.
+
+    Args:
+        precision: `"float32"`, `"bfloat16"` or `"auto"`.
+        replicas: int. In how many parts an update is computed at the same time.
 
     Returns:
         `"float32"` or `"bfloat16"`; the weights, the EMA, norms, softmax and loss are float32 in
@@ -70,7 +76,7 @@ def resolve_precision(precision):
     if gpus:
         multiplies = all(map(gpu_multiplies_bfloat16, gpus))
     else:
-        multiplies = has_accelerator() or cpu_multiplies_bfloat16()
+        multiplies = has_accelerator() or (replicas == 1 and cpu_multiplies_bfloat16())
     return "bfloat16" if multiplies else "float32"
 
 

@@ -129,7 +129,7 @@ def _with_defaults(before, recipe):
 def _resolve_auto(recipe, before, replicas):
     precision, xla = recipe.precision, recipe.xla
     if precision == "auto":
-        precision = resolve_precision(before.get("precision", "auto"))
+        precision = resolve_precision(before.get("precision", "auto"), replicas)
     if xla == "auto":
         xla = resolve_xla(before.get("xla", "auto"), precision, recipe.model)
     recipe = recipe.model_copy(update={"precision": precision, "xla": xla})

@@ -109,6 +109,13 @@ def test_instructions_that_are_no_faster_are_not_used(machine):
     assert precision.resolve_precision("auto") == "float32"
 
 
+def test_replicas_on_cpus_do_not_depend_on_what_each_measures(machine):
+    machine(flags="avx512_bf16")
+    assert precision.resolve_precision("auto", replicas=2) == "float32"
+    machine(("GPU",))
+    assert precision.resolve_precision("auto", replicas=2) == "bfloat16"
+
+
 def test_the_gain_is_measured_once():
     gain = precision.bfloat16_gain()
     assert 0.01 < gain < 100 and precision.bfloat16_gain() == gain

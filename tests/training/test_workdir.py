@@ -179,7 +179,7 @@ def test_a_folder_without_a_checkpoint_takes_another_recipe(tmp_path):
 def test_a_run_goes_on_with_the_numbers_that_it_was_started_with(tmp_path, monkeypatch):
     """Also on a machine where `auto` means others."""
     start_run(tmp_path, recipe("precision=bfloat16", "xla=true"))
-    monkeypatch.setattr("d2v_tf.training.workdir.resolve_precision", lambda p: p)
+    monkeypatch.setattr("d2v_tf.training.workdir.resolve_precision", lambda p, _: p)
     monkeypatch.setattr("d2v_tf.training.workdir.resolve_xla", lambda x, *_: x)
     with open_workdir(str(tmp_path), recipe()) as resolved:
         assert (resolved.precision, resolved.xla) == ("bfloat16", True)
