@@ -1,9 +1,6 @@
 """The exponential moving average that makes the student's past its teacher."""
 
-import tensorflow as tf
 from keras import ops
-
-from d2v_tf.pretraining.fused_adamw import shrink
 
 
 def ema_decay(step, tau_0, tau_e, tau_n):
@@ -34,5 +31,5 @@ def update_teacher(teacher, student, decay):
         decay: float32 scalar.
     """
     for target, source in zip(teacher, student, strict=True):
-        difference = target - tf.cast(source.value, tf.float32)
-        shrink(target.value, 1.0 - decay, difference)
+        new = decay * target + (1.0 - decay) * ops.cast(source, "float32")
+        target.assign(new)

@@ -110,14 +110,14 @@ class RunData:
 
     def explain(self, error):
         """The `DataError` behind a TensorFlow error from an input pipeline, or that error."""
-        for counter in self._counters:
-            if counter.error is not None:
-                return counter.error
         if "Could not find callback with key=pyfunc" in str(error):  # which counts bad examples
             return DataError(
                 f"data: an example of {self.name} cannot be read, and a data service does not "
                 "replace it. Without --data_service the run names it and goes on."
             )
+        for counter in self._counters:
+            if counter.error is not None:
+                return counter.error
         if isinstance(error, tf.errors.DataLossError):
             return DataError(f"data: {self.name} is corrupt: {first_line(error)}.")
         return error

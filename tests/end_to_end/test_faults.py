@@ -84,7 +84,9 @@ def test_two_workers_stop_together_lose_each_other_and_one_replica_ends_the_run(
     assert sorted(losses(run)) == [1, 2, 3] and (run / "preset" / "config.json").exists()
     probed = [json.loads(line) for line in (run / "probes.jsonl").read_text().splitlines()]
     assert [r["step"] for r in probed] == [0, 0, 2, 3]
-    assert told["chief"].rstrip().endswith(f"backbone: {run}/preset") and told["worker"] == ""
+    *_, backbone, page = told["chief"].splitlines()
+    assert (backbone, page) == (f"backbone: {run}/preset", f"report: {run}/report.html")
+    assert told["worker"] == ""
 
 
 def test_sigterm_saves_and_ends_as_a_scheduler_expects(tmp_path):
