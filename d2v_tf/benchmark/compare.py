@@ -15,6 +15,7 @@ from d2v_tf.benchmark.peer import SETTINGS, PeerStep, import_peer
 from d2v_tf.benchmark.step import (
     _device_name,
     _num_cores,
+    _num_threads,
     _quartiles,
     _time_in_turns,
     check_one_part,
@@ -196,10 +197,6 @@ def _memory_bytes(name):
     """
     with open(STATUS, encoding="ascii") as file:
         return next(1024 * int(line.split()[1]) for line in file if line.startswith(f"{name}:"))
-
-
-def _num_threads():
-    return tf.config.threading.get_intra_op_parallelism_threads() or _num_cores()
 
 
 def _of(results, side):

@@ -16,8 +16,8 @@ SETTINGS = {
 }
 
 
-def import_peer():
-    """Imports `torch` and `transformers`, which only a comparison needs.
+def import_peer(flag="--peer"):
+    """Imports `torch` and `transformers`, which only the comparison of a flag needs.
 
     Raises:
         UserError: where they are not installed.
@@ -27,7 +27,7 @@ def import_peer():
         import transformers
     except ImportError:
         raise UserError(
-            "this compares with PyTorch: pip install torch transformers, or 'd2v_tf[test]'."
+            f"{flag} compares with PyTorch: pip install torch transformers, or 'd2v_tf[test]'."
         ) from None
     return torch, transformers
 

@@ -12,9 +12,9 @@ from d2v_tf.backbones.preprocessing import (
     Data2VecAudioConverter,
     Data2VecImageConverter,
 )
-from d2v_tf.benchmark.step import _num_cores, _quartiles, _time_in_turns
+from d2v_tf.benchmark.peer import import_peer
+from d2v_tf.benchmark.step import _num_threads, _quartiles, _time_in_turns
 from d2v_tf.data.tokenization import train_tokenizer
-from d2v_tf.errors import UserError
 from d2v_tf.exporting.export import export, requests_for
 from d2v_tf.interop.huggingface import load_huggingface
 
@@ -74,15 +74,8 @@ def measure_serving(modality, size="base", batches=(1, 8, 32), turns=5):
     Raises:
         UserError: where PyTorch or transformers is not installed.
     """
-    try:
-        import torch
-        import transformers
-    except ImportError:
-        raise UserError(
-            "--serving compares with PyTorch: pip install torch transformers, or 'd2v_tf[test]'."
-        ) from None
-    threads = tf.config.threading.get_intra_op_parallelism_threads() or _num_cores()
-    threads = int(os.environ.get("TF_NUM_INTRAOP_THREADS", threads))
+    torch, transformers = import_peer("--serving")
+    threads = _num_threads()
     torch.set_num_threads(threads)
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as folder:

@@ -196,6 +196,12 @@ def _num_cores():
     return os.cpu_count()
 
 
+def _num_threads():
+    """The threads of one operation of TensorFlow's."""
+    threads = tf.config.threading.get_intra_op_parallelism_threads() or _num_cores()
+    return int(os.environ.get("TF_NUM_INTRAOP_THREADS", threads))
+
+
 def _device_name():
     """The name of the first accelerator, or of the processor."""
     for kind in ("TPU", "GPU"):
