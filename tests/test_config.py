@@ -292,6 +292,7 @@ def test_recipes_are_frozen(recipe_file):
         ("batch_size='64'", "batch_size", 64),
         ("xla=true", "xla", True),
         ("xla=auto", "xla", "auto"),
+        ("xla=parts", "xla", "parts"),
         ("data2vec.target_norm=null", "data2vec.target_norm", None),
         ("data2vec.target_norm=", "data2vec.target_norm", None),
         ("data2vec.ema=[0.9, 0.99, 5]", "data2vec.ema", (0.9, 0.99, 5)),
@@ -416,7 +417,7 @@ def both_ways(tmp_path, override):
             "",
         ),
         ("data2vec.head_layers=3", "3 is not one of 1 or 2", ""),
-        ("xla=maybe", "'maybe' is not one of True, False or 'auto'", ""),
+        ("xla=maybe", "'maybe' is not one of True, False, 'parts' or 'auto'", ""),
         (
             "schedule.kind=cosin",
             "'cosin' is not one of 'cosine', 'tri_stage' or 'constant'",

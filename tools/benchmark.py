@@ -20,7 +20,9 @@ flags.DEFINE_integer("batch", None, "Examples in a batch. Default: the recipe's.
 flags.DEFINE_enum(
     "precision", None, ["float32", "bfloat16", "auto"], "Numbers. Default: the recipe's."
 )
-flags.DEFINE_enum("xla", None, ["true", "false", "auto"], "Compiler. Default: the recipe's.")
+flags.DEFINE_enum(
+    "xla", None, ["true", "false", "parts", "auto"], "Compiler. Default: the recipe's."
+)
 flags.DEFINE_string(
     "data", None, "SOURCE to read. Default: files of the usual size, made for the measurement."
 )
@@ -39,7 +41,8 @@ flags.DEFINE_enum(
     None,
     ["torch"],
     "Compare the step with the same work in PyTorch on Hugging Face's encoders, in all settings of "
-    "both: compiled and not, or what --xla says; float32 and bfloat16, or what --precision says.",
+    "both: compiled (ours in parts, too) and not, or what --xla says; float32 and bfloat16, or "
+    "what --precision says.",
 )
 flags.DEFINE_bool("json", False, "Print one JSON object instead of a table.")
 
@@ -86,10 +89,11 @@ def benchmark_serving():
 def benchmark(recipe):
     from d2v_tf.benchmark.compare import compare
     from d2v_tf.benchmark.step import measure
+    from d2v_tf.schema.common import COMPILERS
 
     if FLAGS.peer:
         precisions = [p for p in ("float32", "bfloat16") if FLAGS.precision in (None, "auto", p)]
-        compilers = {"true": [True], "false": [False]}.get(FLAGS.xla, [False, True])
+        compilers = [x for x in COMPILERS if FLAGS.xla in (None, "auto", str(x).lower())]
         return compare(recipe, FLAGS.steps, precisions, compilers)
     return measure(recipe, FLAGS.steps)
 
@@ -128,8 +132,10 @@ def print_table(result):
     from rich.console import Console
     from rich.table import Table
 
+    from d2v_tf.schema.common import COMPILERS
+
     step, with_input = result["step"], result["step_with_input"]
-    compiler = "XLA" if result["xla"] else "graph"
+    compiler = COMPILERS[result["xla"]]
     shapes = ", ".join(f"{name} {shape}" for name, shape in result["batch"].items())
     rows = {
         "model": f"{result['parameters']:,} parameters, {result['precision']}, {compiler}",

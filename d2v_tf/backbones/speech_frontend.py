@@ -5,6 +5,13 @@ import numbers
 import keras
 from keras import ops
 
+from d2v_tf.backbones.compiled_parts import (
+    LayerNormalization,
+    exact_gelu,
+    in_one_piece,
+    rowwise,
+)
+
 # PyTorch's default, which the reference uses in the convolution stack whatever else is configured.
 CONV_EPSILON = 1e-5
 
@@ -160,10 +167,10 @@ class WaveformFrontend(keras.layers.Layer):
             )
         ]
         self.conv_norms = [
-            keras.layers.LayerNormalization(epsilon=CONV_EPSILON, name=f"conv_norm_{i}", **common)
+            LayerNormalization(epsilon=CONV_EPSILON, name=f"conv_norm_{i}", **common)
             for i in range(len(conv_dims))
         ]
-        self.feature_norm = keras.layers.LayerNormalization(
+        self.feature_norm = LayerNormalization(
             epsilon=layer_norm_epsilon, name="feature_norm", **common
         )
         # PyTorch's default for a linear layer, which the reference leaves here.
@@ -189,7 +196,7 @@ class WaveformFrontend(keras.layers.Layer):
                 layer.trainable = False
 
     def call(self, inputs, training=None):
-        x = self.conv_features(inputs["waveform"])
+        x = in_one_piece(self.conv_features, inputs["waveform"])
         if self.feature_grad_mult == 0:
             x = ops.stop_gradient(x)
         elif self.feature_grad_mult != 1:
@@ -223,7 +230,7 @@ class WaveformFrontend(keras.layers.Layer):
             )
         x = waveform[..., None]  # [B, N, 1]
         for conv, norm in zip(self.convs, self.conv_norms, strict=True):
-            x = ops.gelu(norm(conv(x)), approximate=False)
+            x = rowwise(exact_gelu, norm(conv(x)))
         return x
 
     def feature_lengths(self, num_samples):

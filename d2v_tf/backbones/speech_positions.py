@@ -3,6 +3,13 @@
 import keras
 from keras import ops
 
+from d2v_tf.backbones.compiled_parts import (
+    LayerNormalization,
+    exact_gelu,
+    in_one_piece,
+    rowwise,
+)
+
 PADDINGS = ("invariant", "reference")
 # PyTorch's default, which the reference uses here whatever else is configured.
 POSITION_EPSILON = 1e-5
@@ -106,12 +113,10 @@ class ConvPositions(keras.layers.Layer):
         self.convs = [
             GroupedConv(kernel_size, groups, name=f"conv_{i}", **common) for i in range(num_layers)
         ]
-        self.conv_norm = keras.layers.LayerNormalization(
+        self.conv_norm = LayerNormalization(
             epsilon=POSITION_EPSILON, center=False, scale=False, name="conv_norm", **common
         )
-        self.norm = keras.layers.LayerNormalization(
-            epsilon=layer_norm_epsilon, name="norm", **common
-        )
+        self.norm = LayerNormalization(epsilon=layer_norm_epsilon, name="norm", **common)
         # The reference drops features before masking and for the student only; here, after it, the
         # mask token is dropped out too, and the teacher, in inference, sees all of them.
         self.feature_dropout = keras.layers.Dropout(feature_dropout, **common)
@@ -129,14 +134,15 @@ class ConvPositions(keras.layers.Layer):
     def call(self, x, padding_mask=None, training=None):
         x = self.feature_dropout(x, training=training)
         x = self._zero_padding(x, padding_mask)
-        return self.dropout(self.norm(x + self.positions(x, padding_mask)), training=training)
+        positions = in_one_piece(self.positions, x, padding_mask)
+        return self.dropout(self.norm(x + positions), training=training)
 
     def positions(self, x, padding_mask=None):
         """What is added to the features `x`, whose padding is zero: `[B, T, D]`."""
         for i, conv in enumerate(self.convs):
             if i and self.padding == "invariant":
                 x = self._zero_padding(x, padding_mask)
-            x = ops.gelu(self.conv_norm(conv(x)), approximate=False)
+            x = rowwise(exact_gelu, self.conv_norm(conv(x)))
         return x
 
     def _zero_padding(self, x, padding_mask):

@@ -5,6 +5,7 @@ import numpy as np
 from keras import ops
 
 from d2v_tf.backbones.backbone import Data2VecBackbone
+from d2v_tf.backbones.compiled_parts import LayerNormalization
 from d2v_tf.backbones.initializers import TruncatedNormal
 from d2v_tf.backbones.transformer import TransformerEncoder
 
@@ -120,7 +121,7 @@ class LearnedPositions(keras.layers.Layer):
         self.dropout_rate = dropout
         self.initializer = initializer
         self.stddev = stddev
-        self.norm = keras.layers.LayerNormalization(
+        self.norm = LayerNormalization(
             epsilon=layer_norm_epsilon, dtype=self.dtype_policy, name="norm"
         )
         self.dropout = keras.layers.Dropout(dropout, dtype=self.dtype_policy)

@@ -1,7 +1,10 @@
 """One block of the Transformer encoder."""
 
+import functools
+
 import keras
 
+from d2v_tf.backbones.compiled_parts import LayerNormalization, rowwise
 from d2v_tf.backbones.initializers import TruncatedNormal
 from d2v_tf.backbones.relative_position import RelativePositionBias
 from d2v_tf.backbones.self_attention import SelfAttention
@@ -67,6 +70,9 @@ class TransformerBlock(keras.layers.Layer):
         self.layer_scale_init_value = layer_scale_init_value
         self.layer_norm_epsilon = layer_norm_epsilon
         self.activation = keras.activations.get(activation)
+        # One that is not Keras' own may have weights.
+        known = self.activation in vars(keras.activations).values()
+        self._activate = functools.partial(rowwise, self.activation) if known else self.activation
         self.key_bias = key_bias
         self.relative_position_grid = relative_position_grid
 
@@ -89,7 +95,7 @@ class TransformerBlock(keras.layers.Layer):
             name="attention",
             **common,
         )
-        self.attention_norm = keras.layers.LayerNormalization(name="attention_norm", **norm)
+        self.attention_norm = LayerNormalization(name="attention_norm", **norm)
         self.intermediate_dense = keras.layers.Dense(
             self.intermediate_dim,
             kernel_initializer=kernel.clone(),
@@ -99,7 +105,7 @@ class TransformerBlock(keras.layers.Layer):
         self.output_dense = keras.layers.Dense(
             dim, kernel_initializer=residual_kernel.clone(), name="output_dense", **common
         )
-        self.output_norm = keras.layers.LayerNormalization(name="output_norm", **norm)
+        self.output_norm = LayerNormalization(name="output_norm", **norm)
         self.dropout = keras.layers.Dropout(self.dropout_rate, **common)
         self.activation_dropout = keras.layers.Dropout(self.activation_dropout_rate, **common)
         # Stochastic depth (arXiv 1603.09382): dropout of whole examples' branches.
@@ -168,7 +174,7 @@ class TransformerBlock(keras.layers.Layer):
         return own if logit_bias is None else logit_bias + own
 
     def _feed_forward(self, x, training):
-        x = self.activation(self.intermediate_dense(x))  # [B, T, intermediate_dim]
+        x = self._activate(self.intermediate_dense(x))  # [B, T, intermediate_dim]
         x = self.activation_dropout(x, training=training)
         return self.output_dense(x)
 

@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from d2v_tf.backbones.backbone import Data2VecBackbone, MaskToken
+from d2v_tf.backbones.compiled_parts import LayerNormalization
 from d2v_tf.backbones.transformer import TransformerEncoder
 
 
@@ -197,9 +198,7 @@ class Data2VecVisionBackbone(Data2VecBackbone):
         )
         norm = None
         if final_norm:
-            norm = keras.layers.LayerNormalization(
-                epsilon=layer_norm_epsilon, dtype=dtype, name="final_norm"
-            )
+            norm = LayerNormalization(epsilon=layer_norm_epsilon, dtype=dtype, name="final_norm")
 
         # === Functional model ===
         super().__init__(

@@ -21,22 +21,22 @@ from d2v_tf.benchmark.step import (
     check_one_part,
 )
 from d2v_tf.errors import UserError
+from d2v_tf.schema.common import COMPILERS
 from d2v_tf.training.modalities import modality_of
 from d2v_tf.training.precision import has_accelerator
 from d2v_tf.training.pretrain import build_model
 
 STATUS = "/proc/self/status"
 
-# Ours: precision, and whether XLA compiles the forward and backward pass.
+# Ours: precision, and what XLA compiles of the forward and backward pass.
 OURS = {
-    "float32 XLA": ("float32", True),
-    "float32 graph": ("float32", False),
-    "bfloat16 XLA": ("bfloat16", True),
-    "bfloat16 graph": ("bfloat16", False),
+    f"{precision} {name}": (precision, xla)
+    for precision in ("float32", "bfloat16")
+    for xla, name in COMPILERS.items()
 }
 
 
-def compare(recipe, steps=5, precisions=("float32", "bfloat16"), compilers=(False, True)):
+def compare(recipe, steps=5, precisions=("float32", "bfloat16"), compilers=tuple(COMPILERS)):
     """Times an update in several settings, ours and PyTorch's, in turns on one batch in memory.
 
     Both have the same architecture, batch and masks, as many threads, and nothing dropped out:
@@ -47,7 +47,8 @@ def compare(recipe, steps=5, precisions=("float32", "bfloat16"), compilers=(Fals
         recipe: a resolved `Recipe`, whose data can be opened and has batches of one shape.
         steps: int. How often each is timed, after two times that do not count.
         precisions: the ones to time.
-        compilers: whether XLA and torch.compile compile; both where both are to be timed.
+        compilers: values of a recipe's `xla`, for ours. PyTorch's step is compiled if `True` is one
+            of them, and timed as it is if another is.
 
     Returns:
         dict, what `tools/benchmark.py --peer=torch --json` prints. Times in seconds, rates in
@@ -87,7 +88,7 @@ def compare(recipe, steps=5, precisions=("float32", "bfloat16"), compilers=(Fals
         functions["ours", name]()
         first["ours", name] = time.perf_counter() - began
         note("ours", name)
-    for name in _chosen(SETTINGS, precisions, compilers):
+    for name in _chosen(SETTINGS, precisions, {xla is True for xla in compilers}):
         began = time.perf_counter()
         functions["torch", name] = PeerStep(recipe, model.student, as_arrays(batch), name)
         functions["torch", name]()

@@ -38,8 +38,8 @@ def measure(recipe, steps=20):
         steps: int. How often each is timed.
 
     Returns:
-        dict, what `tools/benchmark.py --json` prints: times in seconds; positions, padding counted
-        among them; memory in bytes, up to the end of the first step.
+        dict, what `tools/benchmark.py --json` prints: `xla` as resolved; times in seconds;
+        positions, padding counted among them; memory in bytes, up to the end of the first step.
 
     Raises:
         UserError: for data that cannot be read, and a recipe that is computed in parts.
@@ -76,7 +76,7 @@ def _measure(recipe, data, model, steps, began):
     rate, cpu = _time_input(data, steps)
     with_input = _time_with_input(train, data, steps)
     precision = resolve_precision(recipe.precision)
-    compiled = resolve_xla(recipe.xla, precision, recipe.model)
+    compiled = resolve_xla(recipe.xla)
     functions = {
         name: functools.partial(function, batch)
         for name, function in _beginnings(model, compiled).items()
@@ -124,8 +124,15 @@ def _beginnings(model, compiled):
     def gradients(batch):
         return tf.add_n([tf.reduce_sum(g) for g in model._gradients(batch, 1.0)[0]])
 
+    def compile_as_in_a_step(function):
+        def call(batch):
+            with model.part_compilers():
+                return function(batch)
+
+        return tf.function(call, jit_compile=compiled is True)
+
     functions = (frontend, targets, loss, gradients)
-    return {f.__name__: tf.function(f, jit_compile=compiled) for f in functions}
+    return {function.__name__: compile_as_in_a_step(function) for function in functions}
 
 
 def _time_in_turns(functions, repeats, clock=time.perf_counter):

@@ -6,32 +6,52 @@ Whoever frees the iterator later, such as an error's traceback, waits for that t
 """
 
 import atexit
+import contextlib
 import gc
+import threading
 
 import tensorflow as tf
-from tensorflow.python.data.ops.iterator_ops import OwnedIterator
-from tensorflow.python.data.ops.multi_device_iterator_ops import OwnedMultiDeviceIterator
+
+# Seconds. A pipeline whose data service is gone asks it again and again, and does not end.
+PATIENCE = 20
 
 
 @atexit.register
 def end_pipelines():
-    """Starts every iterator that there is afresh, which waits for what it is doing."""
-    things = gc.get_objects()
+    """Ends this process' pipelines, or as many as will within `PATIENCE`."""
+    thread = threading.Thread(target=_end_all, daemon=True)
+    thread.start()
+    thread.join(PATIENCE)
+
+
+def _end_all():
+    """Gives each iterator an empty dataset, and waits for what it is still doing."""
+    from tensorflow.python.data.ops.iterator_ops import OwnedIterator
+    from tensorflow.python.data.ops.multi_device_iterator_ops import OwnedMultiDeviceIterator
+
+    # `type`, not `isinstance`: that asks the object, and some things here are half dead.
+    things = [t for t in gc.get_objects() if type(t) in (OwnedIterator, OwnedMultiDeviceIterator)]
     # Of several devices, what serves them first: their own iterators wait for it.
-    for iterator in [thing for thing in things if isinstance(thing, OwnedMultiDeviceIterator)]:
+    for iterator in sorted(things, key=lambda thing: type(thing) is OwnedIterator):
+        # It may be one of a traced function, or of a device that is gone. Others are left to end.
+        with contextlib.suppress(Exception):
+            _empty(iterator)
+
+
+def _empty(iterator):
+    # Not its own dataset from the start: a data service that is gone would be asked for it.
+    if hasattr(iterator, "_multi_device_iterator_resource"):
+        spec = iterator.element_spec
+        empty = tf.data.Dataset.range(0).map(lambda _: tf.nest.map_structure(_any_like, spec))
         tf.raw_ops.MultiDeviceIteratorInit(
-            dataset=_nothing_like(iterator.element_spec)._variant_tensor,
+            dataset=empty._variant_tensor,
             multi_device_iterator=iterator._multi_device_iterator_resource,
             max_buffer_size=1,
         )
-    for iterator in [thing for thing in things if isinstance(thing, OwnedIterator)]:
-        if hasattr(iterator, "_dataset"):  # one inside a traced function has none
-            tf.raw_ops.MakeIterator(
-                dataset=iterator._dataset._variant_tensor, iterator=iterator._iterator_resource
-            )
+    else:
+        empty = iterator._dataset.take(0)
+        tf.raw_ops.MakeIterator(dataset=empty._variant_tensor, iterator=iterator._iterator_resource)
 
 
-def _nothing_like(spec):
-    """A dataset without elements; they would be like this."""
-    zeros = tf.nest.map_structure(lambda s: tf.zeros([d or 0 for d in s.shape], s.dtype), spec)
-    return tf.data.Dataset.from_tensors(zeros).take(0)
+def _any_like(spec):
+    return tf.zeros([size or 0 for size in spec.shape], spec.dtype)

@@ -2,6 +2,8 @@
 
 import dataclasses
 
+from d2v_tf.schema.common import COMPILERS
+
 
 @dataclasses.dataclass
 class RunRecord:
@@ -44,7 +46,7 @@ class RunRecord:
             "updates": f"{last.get('step', 0):,} of {recipe.steps:,}",
             "batch": f"{recipe.batch_size:,}"
             + (f" in {recipe.accumulate} parts" if recipe.accumulate > 1 else ""),
-            "numbers": f"{recipe.precision}, {'XLA' if recipe.xla is True else 'graph'}",
+            "numbers": f"{recipe.precision}, {COMPILERS.get(recipe.xla, recipe.xla)}",
             "started from": recipe.init or "random weights",
             "folder": self.workdir,
         }

@@ -77,6 +77,10 @@ class GuardGroup(Group):
     min_frontend_var: ZeroOrMore = 0.0
 
 
+# What a recipe's `xla` is called.
+COMPILERS = {True: "XLA", False: "graph", "parts": "graph, parts by XLA"}
+
+
 class Recipe(Group):
     """Everything that decides what a run computes."""
 
@@ -88,7 +92,7 @@ class Recipe(Group):
     accumulate: Positive = 1
     remat: bool = False  # less memory, more time: blocks are computed again for the gradient
     precision: Literal["float32", "bfloat16", "auto"] = "auto"
-    xla: Literal[True, False, "auto"] = "auto"
+    xla: Literal[True, False, "parts", "auto"] = "auto"  # parts: see `Data2Vec`, compile_parts
     log_every: Positive = 10
     checkpoint_every: Positive = 1000
     keep_checkpoints: Positive = 3

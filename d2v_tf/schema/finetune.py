@@ -106,7 +106,7 @@ class FinetuneRecipe(Group):
     epochs: AboveZero | None = None
     batch_size: Positive
     precision: Literal["float32", "bfloat16", "auto"] = "auto"
-    xla: Literal[True, False, "auto"] = "auto"
+    xla: Literal[True, False, "parts", "auto"] = "auto"  # parts: see `Data2Vec`, compile_parts
     log_every: Positive = 10
     checkpoint_every: SomeUpdates = "10%"
     keep_checkpoints: Positive = 2

@@ -17,6 +17,7 @@ from d2v_tf.errors import UserError
 from d2v_tf.finetuning.optimizer import LayerwiseAdamW, lr_scales
 from d2v_tf.interop.loading import load_with_report, on_backbone
 from d2v_tf.interop.preprocessing import load_preprocessing
+from d2v_tf.schema.common import COMPILERS
 from d2v_tf.schema.finetune import Freeze, resolve_durations
 from d2v_tf.training.checkpoints import Checkpointer, Checkpoints
 from d2v_tf.training.evaluations import Evaluations
@@ -183,9 +184,9 @@ def build_model(recipe, task):
         global_clipnorm=group.global_clipnorm,
     )
     optimizer.build(variables)
-    model = Supervised(task)
-    precision = resolve_precision(recipe.precision)
-    model.compile(optimizer, jit_compile=resolve_xla(recipe.xla, precision, recipe.model))
+    xla = resolve_xla(recipe.xla)
+    model = Supervised(task, compile_parts=xla == "parts")
+    model.compile(optimizer, jit_compile=xla is True)
     return model
 
 
@@ -252,8 +253,7 @@ def print_summary(console, recipe, task, data, origin):
         "tested on": data.eval_name,
         "labels": data.describe_labels(),
         "length": f"{recipe.steps:,} updates of {recipe.batch_size}, {epochs:,.1f} epochs",
-        "numbers": f"{resolve_precision(recipe.precision)}, "
-        + ("XLA" if resolve_xla(recipe.xla, recipe.precision, recipe.model) else "graph"),
+        "numbers": f"{resolve_precision(recipe.precision)}, " + COMPILERS[resolve_xla(recipe.xla)],
     }
     table = Table.grid(padding=(0, 2))
     for name, value in rows.items():

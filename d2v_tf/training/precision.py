@@ -20,9 +20,10 @@ LEAST_GAIN = 1.2
 def cpu_multiplies_bfloat16():
     """Whether the processor is faster with bfloat16 matrices (Linux on x86; False elsewhere).
 
-    Having the instructions is not enough: of two machines with AVX512_BF16 one gains by them (see
-    `resolve_xla`), the other multiplies 2048^3 with 316 GFLOP/s in float32 and 173 in bfloat16
-    (Intel Xeon, 2 cores, TF 2.21, 2026-11).
+    Having the instructions is not enough: of two machines with AVX512_BF16 one gains by them
+    (`vision_tiny`, batch 64: 252 images/s in float32 and 336 in bfloat16, as a graph), the other
+    multiplies 2048^3 with 316 GFLOP/s in float32 and 173 in bfloat16 (Intel Xeon, 2 cores, TF 2.21,
+    2026-11).
     """
     return cpu_has_bfloat16() and bfloat16_gain() >= LEAST_GAIN
 
@@ -80,20 +81,20 @@ def resolve_precision(precision, replicas=1):
     return "bfloat16" if multiplies else "float32"
 
 
-def resolve_xla(xla, precision, model):
-    """Resolves a recipe's `xla`: `"auto"` compiles the step where that is faster.
+def resolve_xla(xla):
+    """Resolves a recipe's `xla`: `"auto"` compiles all of a step, or on CPUs parts of it.
 
-    On a CPU XLA wins in float32 and loses in bfloat16, which only the plain graph multiplies fast:
-    278 against 219 images/s and 252 against 336 (vision_tiny, batch 64, 2 cores with AVX512_BF16,
-    TF 2.21, 2026-11). It draws random numbers slowly there: with a dropout of 0.1 a step takes
-    2.1 s with it and 0.26 s without (4 text blocks of 128, 32 x 64 tokens).
+    A CPU's graph has the faster matrix products and random numbers, and XLA all else: of the
+    recipes that come along, parts are fastest, but for small speech models without dropout, which
+    they cost a tenth (`docs/performance.md`). With a dropout of 0.1 a step takes 2.1 s compiled and
+    0.26 s as a graph (4 text blocks of 128, 32 x 64 tokens; TF 2.21, 2026-11).
 
     Args:
-        xla: bool or `"auto"`.
-        precision: `"float32"` or `"bfloat16"`, resolved.
-        model: a recipe's `model` group, whose dropout rates are read.
+        xla: `True`, `False`, `"parts"` or `"auto"`.
+
+    Returns:
+        One of the first three.
     """
     if xla != "auto":
         return xla
-    drops_out = any(getattr(model, name) for name in type(model).model_fields if "dropout" in name)
-    return has_accelerator() or (precision == "float32" and not drops_out)
+    return True if has_accelerator() else "parts"

@@ -66,17 +66,17 @@ def _build_model(recipe):
     backbone = modality.backbone(**recipe.model.model_dump(), dtype=POLICIES[precision])
     # It is probed by one worker, on one device: Keras would have all of them predict every batch.
     backbone._distribute_strategy = None
+    xla = resolve_xla(recipe.xla)
     model = Data2Vec(
         backbone,
         **recipe.data2vec.model_dump(),
         max_masked=modality.max_masked(recipe),
         accumulate=recipe.accumulate,
         remat=recipe.remat,
+        compile_parts=xla == "parts",
     )
-    model.compile(
-        build_optimizer(recipe, model.trainable_variables),
-        jit_compile=resolve_xla(recipe.xla, precision, recipe.model),
-    )
+    optimizer = build_optimizer(recipe, model.trainable_variables)
+    model.compile(optimizer, jit_compile=xla is True)
     return model
 
 

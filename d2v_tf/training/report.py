@@ -51,23 +51,36 @@ def report(workdirs, out=None, warn=print):
 def report_at_end(recipe, workdir, data, backbone, console, warn):
     """Writes the report of a run that has just ended. What goes wrong is no reason to lose the run.
 
+    Where pictures of examples cannot be made, the curves are written without them.
+
     Args:
         recipe, workdir, data, backbone: the run's.
         console: `rich` console, told where the report is.
         warn: callable(str), told of what went wrong, and how to try again.
     """
     path = os.path.join(workdir, REPORT)
+    again = f"To try again: python tools/report.py {shlex.quote(f'--workdir={workdir}')}"
     try:
         record = _record(workdir, recipe)
         record.data, record.backbone = data, backbone
         record.backbone_of = f"after the last of {recipe.steps:,} updates"
-        _write([record], path)
+        try:
+            _write([record], path)
+        except ReportError:
+            raise
+        except Exception as error:
+            record.data = record.backbone = None
+            record.missing.append(f"no pictures, for they could not be made ({_in_a_line(error)})")
+            _write([record], path)
+            warn(f"the report has {record.missing[-1]}. {again}")
     except Exception as error:
-        problem = f"{type(error).__name__}: {first_line(error)}"
-        again = f"python tools/report.py {shlex.quote(f'--workdir={workdir}')}"
-        warn(f"the report could not be written ({problem}). To try again: {again}")
+        warn(f"the report could not be written ({_in_a_line(error)}). {again}")
     else:
         console.print(f"report: {escape(path)}")
+
+
+def _in_a_line(error):
+    return f"{type(error).__name__}: {first_line(error)}"
 
 
 def open_record(workdir, warn=print):

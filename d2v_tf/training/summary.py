@@ -3,6 +3,7 @@
 from rich.markup import escape
 from rich.table import Table
 
+from d2v_tf.schema.common import COMPILERS
 from d2v_tf.training.precision import resolve_precision, resolve_xla
 
 
@@ -11,7 +12,7 @@ def print_summary(console, recipe, model, data, published_batch_size=None, repli
     backbone = model.student
     shape = recipe.model
     precision = resolve_precision(recipe.precision)
-    compiler = "XLA" if resolve_xla(recipe.xla, precision, recipe.model) else "graph"
+    compiler = COMPILERS[resolve_xla(recipe.xla)]
     epochs = recipe.steps / data.batches_per_epoch
     rows = {
         "model": (

@@ -131,7 +131,7 @@ def _resolve_auto(recipe, before, replicas):
     if precision == "auto":
         precision = resolve_precision(before.get("precision", "auto"), replicas)
     if xla == "auto":
-        xla = resolve_xla(before.get("xla", "auto"), precision, recipe.model)
+        xla = resolve_xla(before.get("xla", "auto"))
     recipe = recipe.model_copy(update={"precision": precision, "xla": xla})
     if getattr(recipe.data, "size_multiple", None) != "auto":
         return recipe

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 SCRIPT = """
-import sys, time
+import sys, time, weakref
 import tensorflow as tf
 import d2v_tf
 
@@ -20,21 +20,27 @@ def read(x):
 def fail(dataset):
     iterator = iter(dataset)
     next(iterator)
+    tf.function(lambda: next(iterator))()
     try:
         raise ValueError("the cause")
     except ValueError as error:
         cause = error  # a cycle of traceback and frame, which Python's last collection frees
         raise RuntimeError("the end") from None
 
-replicas = len(sys.argv) > 2
-if replicas:
+how, *what = sys.argv[1:]
+if "replicas" in what:
     cpus, one = tf.config.list_physical_devices("CPU"), tf.config.LogicalDeviceConfiguration()
     tf.config.set_logical_device_configuration(cpus[0], [one, one])
 dataset = tf.data.Dataset.range(100).map(read, num_parallel_calls=2).prefetch(2)
-if replicas:
+if "replicas" in what:
     strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
     dataset = strategy.experimental_distribute_dataset(dataset.batch(2))
-if sys.argv[1] == "uncaught":
+if "others" in what:
+    ragged = iter(tf.data.Dataset.range(4).ragged_batch(2))
+    closed = iter(tf.data.Dataset.range(4))
+    closed._dataset = None  # as if nothing could be done about it
+    dead = weakref.proxy(type("Thing", (), {})())
+if how == "uncaught":
     fail(dataset)
 try:
     fail(dataset)
@@ -44,11 +50,13 @@ except RuntimeError:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "status"), [(["caught"], 3), (["uncaught"], 1), (["caught", "replicas"], 3)]
+    ("arguments", "status"),
+    [(["caught", "others"], 3), (["uncaught"], 1), (["caught", "replicas"], 3)],
 )
 def test_a_process_ends_while_its_input_calls_python(arguments, status):
     command = [sys.executable, "-c", SCRIPT, *arguments]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == status, done.stderr
+    assert "atexit" not in done.stderr
     if status == 1:
         assert done.stderr.rstrip().endswith("RuntimeError: the end")

@@ -90,6 +90,29 @@ def test_what_a_service_cannot_do_is_refused():
         open_data("text").check_services(["a", "b", "c"], 1)
 
 
+@pytest.mark.slow  # the process waits for a while
+def test_a_process_ends_after_its_service_is_gone():
+    code = (
+        "import sys, tensorflow as tf\n"
+        "from d2v_tf.data.service import decoded_by, open_services\n"
+        "numbers = tf.data.Dataset.range(8).repeat().batch(2, drop_remainder=True)\n"
+        "served = decoded_by(open_services([sys.argv[1]]), lambda *_: numbers)(1, 0)\n"
+        "iterator = iter(served)\n"
+        "print(next(iterator).shape, flush=True)\n"
+        "sys.stdin.readline()\n"
+    )
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "cwd": ROOT}
+    tool = [sys.executable, str(ROOT / "tools" / "serve_data.py"), "--port=0"]
+    service = subprocess.Popen(tool, **pipes)
+    address = service.stdout.readline().split()[-1]
+    reader = subprocess.Popen([sys.executable, "-c", code, address], **pipes)
+    assert reader.stdout.readline() == "(2,)\n"
+    service.kill()
+    service.communicate()
+    reader.communicate("\n", timeout=120)
+    assert reader.returncode == 0
+
+
 def test_audio_is_refused(tmp_path):
     from tests.data.audio import write_tree as write_audio
 

@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 from numpy.testing import assert_allclose
 
+from d2v_tf.pretraining import part_compilers
 from tests.pretraining.tiny import (
     MASK,
     sequence_batch,
@@ -47,6 +48,50 @@ def test_xla_makes_no_difference_with_micro_batches_padding_and_instance_norm():
     batch = sequence_batch()
     compiled = fit(sequence_model(accumulate=2, max_masked=5), batch, jit_compile=True)
     assert_same_run(compiled, fit(sequence_model(), batch), atol=1e-4)
+
+
+def test_compiling_parts_makes_no_difference():
+    batch = vision_batch()
+    assert_same_run(
+        fit(vision_model(compile_parts=True), batch), fit(vision_model(), batch), atol=1e-4
+    )
+    batch = sequence_batch()
+    fused = fit(sequence_model(compile_parts=True, accumulate=2, remat=True, max_masked=5), batch)
+    assert_same_run(fused, fit(sequence_model(), batch), atol=1e-4)
+
+
+def num_compiled(model, jit_compile):
+    """The functions in the graph of a step that XLA is given."""
+    model.compile(keras.optimizers.SGD(0.1), jit_compile=jit_compile)
+    model.make_train_function()
+    graph = tf.function(model.train_step).get_concrete_function(vision_batch()).graph
+    return sum(f.attr["_XlaMustCompile"].b for f in graph.as_graph_def().library.function)
+
+
+def test_parts_are_compiled_where_the_whole_is_not():
+    assert num_compiled(vision_model(), False) == 0
+    assert num_compiled(vision_model(compile_parts=True), False) > 1
+    whole = num_compiled(vision_model(), True)
+    assert num_compiled(vision_model(compile_parts=True), True) == whole > 0
+
+
+def test_parts_in_half_precision():
+    parts, plain = (
+        fit(
+            vision_model(compile_parts=p, backbone=vision_backbone(dtype="mixed_bfloat16")),
+            vision_batch(),
+        )
+        for p in (True, False)
+    )
+    for name in ("loss", "target_var", "pred_var"):
+        assert_allclose(parts[0][name], plain[0][name], rtol=0.02)
+
+
+def test_parts_are_not_compiled_again_and_again_in_eager_mode(monkeypatch):
+    model, batch = vision_model(compile_parts=True), vision_batch()
+    model.compile(keras.optimizers.SGD(0.1), run_eagerly=True)
+    monkeypatch.setattr(part_compilers, "fused", None)
+    model.train_step(batch)
 
 
 @pytest.mark.parametrize("accumulate", [2, 4])

@@ -15,7 +15,7 @@ SAMPLES = np.array([640, 461, 300])
 FRAMES = np.array([31, 22, 14])
 
 
-def speech_model(seed=1, padding="invariant", **kwargs):
+def speech_model(seed=1, padding="invariant", rule=(), **kwargs):
     backbone = Data2VecSpeechBackbone(
         num_layers=2,
         hidden_dim=8,
@@ -30,7 +30,13 @@ def speech_model(seed=1, padding="invariant", **kwargs):
         padding=padding,
         **kwargs,
     )
-    model = Data2Vec(backbone, num_target_layers=1, target_norm="instance", ema=(0.9, 0.99, 10))
+    model = Data2Vec(
+        backbone,
+        num_target_layers=1,
+        target_norm="instance",
+        ema=(0.9, 0.99, 10),
+        **dict(rule),
+    )
     randomize(model.weights, seed)
     return model
 
@@ -52,10 +58,11 @@ def speech_batch(model, extra=0, seed=0):
     }
 
 
-def test_a_step_trains_every_part_and_xla_makes_no_difference():
+def test_a_step_trains_every_part_and_compiling_makes_no_difference():
     histories = []
-    for jit_compile in (False, True):
-        model = speech_model()
+    parts = {"compile_parts": True}
+    for jit_compile, rule in ((False, {}), (True, {}), (False, parts)):
+        model = speech_model(rule=rule)
         model.compile(keras.optimizers.SGD(0.1), jit_compile=jit_compile)
         before = [v.numpy() for v in model.trainable_variables]
         data = tf.data.Dataset.from_tensors(speech_batch(model))
@@ -68,7 +75,21 @@ def test_a_step_trains_every_part_and_xla_makes_no_difference():
         ]
         assert still == []
     for name, expected in histories[0].items():
-        assert_allclose(histories[1][name], expected, rtol=1e-4, err_msg=name)
+        for history in histories[1:]:
+            assert_allclose(history[name], expected, rtol=1e-4, err_msg=name)
+
+
+def test_parts_are_compiled_for_every_length():
+    parts, plain = speech_model(rule={"compile_parts": True}), speech_model()
+    losses = {}
+    for name, model in {"parts": parts, "plain": plain}.items():
+        model.compile(keras.optimizers.SGD(0.1), jit_compile=False)
+        model.make_train_function()
+        batches = [speech_batch(model, extra) for extra in (0, 333, 0)]
+        spec = tf.nest.map_structure(lambda x: tf.TensorSpec([3, None], x.dtype), batches[0])
+        data = tf.data.Dataset.from_generator(lambda b=batches: b, output_signature=spec)
+        losses[name] = [float(model.train_function(data)["loss"]) for data in [iter(data)] * 3]
+    assert_allclose(losses["parts"], losses["plain"], rtol=1e-4)
 
 
 def test_padding_changes_neither_targets_nor_predictions_nor_loss():

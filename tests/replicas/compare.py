@@ -54,7 +54,7 @@ def speech():
         position_conv_kernel_size=5,
         position_conv_groups=2,
     )
-    return Data2Vec(backbone, num_target_layers=1, target_norm="instance")
+    return Data2Vec(backbone, num_target_layers=1, target_norm="instance", compile_parts=True)
 
 
 def speech_batch():

@@ -248,6 +248,23 @@ def test_a_report_that_fails_does_not_lose_the_run(runs, tmp_path, monkeypatch):
     assert json.loads((root / "vision" / "starts.jsonl").read_text())["step"] == 0
 
 
+def test_a_picture_that_fails_does_not_lose_the_curves(runs, tmp_path, monkeypatch):
+    def fail(*_):
+        raise RuntimeError("no such color")
+
+    root, _ = runs
+    monkeypatch.setattr("d2v_tf.reporting.report.neighbors", fail)
+    (root / "vision" / "report.html").rename(tmp_path / "report.html")
+    settings = ["batch_size=8", "data.probe_examples=60", "checkpoint_every=2"]
+    said = run(root / "vision", "vision", settings)
+    page = (root / "vision" / "report.html").read_text()
+    (tmp_path / "report.html").replace(root / "vision" / "report.html")
+    problem = "no pictures, for they could not be made (RuntimeError: no such color)"
+    assert problem in page and f"the report has {problem}" in said
+    assert "Over the updates" in page and "Nearest neighbors" not in page
+    assert f"report: {root}/vision/report.html" in said
+
+
 def test_names_tell_folders_apart():
     assert names_of(["runs/a", "/x/b/"]) == ["a", "b"]
     assert names_of(["/x/one/seed_0", "/x/two/seed_0"]) == ["one/seed_0", "two/seed_0"]

@@ -122,6 +122,16 @@ def test_a_stopped_run_goes_on_as_if_it_had_not(start, tmp_path, monkeypatch):
     assert evaluations == (tmp_path / "whole" / "evaluations.jsonl").read_text()
 
 
+def test_compiling_all_or_parts_makes_no_difference(start, tmp_path):
+    kinds = "false", "parts", "true"
+    settings = ["head.dropout=0", "optimizer.layer_decay=1"]
+    for kind in kinds:
+        start(kind, f"xla={kind}", *settings)
+    graph, *others = [[*losses(tmp_path / kind).values()] for kind in kinds]
+    for other in others:
+        np.testing.assert_allclose(other, graph, rtol=1e-4)
+
+
 def test_a_frozen_backbone_moves_only_after_it_is_thawed(start, tmp_path):
     init = tmp_path / "init"
     backbone = d2v_tf.Data2VecVisionBackbone(

@@ -22,7 +22,7 @@ task: ctc
 batch_size: 2
 steps: 6
 precision: float32
-xla: false
+xla: parts
 log_every: 1
 optimizer: {learning_rate: 0.01}
 head: {time_mask_ratio: 0.3, time_mask_length: 2, channel_mask_ratio: 0.2, channel_mask_length: 2}

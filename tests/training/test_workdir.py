@@ -95,7 +95,7 @@ def test_folders_are_made_and_the_recipe_is_written(tmp_path):
     with open_workdir(str(tmp_path / "runs" / "a"), run):
         files = {p.name for p in (tmp_path / "runs" / "a").iterdir()}
         written = load_recipe(tmp_path / "runs" / "a" / "config.yaml")
-    assert written.precision in ("float32", "bfloat16") and written.xla in (True, False)
+    assert written.precision in ("float32", "bfloat16") and written.xla in (True, "parts")
     assert written.model_copy(update={"precision": "auto", "xla": "auto"}) == run
     assert files == {".lock", "config.yaml"}
 
@@ -180,7 +180,7 @@ def test_a_run_goes_on_with_the_numbers_that_it_was_started_with(tmp_path, monke
     """Also on a machine where `auto` means others."""
     start_run(tmp_path, recipe("precision=bfloat16", "xla=true"))
     monkeypatch.setattr("d2v_tf.training.workdir.resolve_precision", lambda p, _: p)
-    monkeypatch.setattr("d2v_tf.training.workdir.resolve_xla", lambda x, *_: x)
+    monkeypatch.setattr("d2v_tf.training.workdir.resolve_xla", lambda x: x)
     with open_workdir(str(tmp_path), recipe()) as resolved:
         assert (resolved.precision, resolved.xla) == ("bfloat16", True)
 

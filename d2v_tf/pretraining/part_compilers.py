@@ -1,0 +1,74 @@
+"""XLA for parts of a graph. On a CPU it fuses what the graph runs over memory for again and again,
+and the graph's matrix products are the faster ones.
+"""
+
+import contextlib
+import functools
+
+import tensorflow as tf
+
+from d2v_tf.backbones.compiled_parts import parts_compiled_by
+
+
+def parts_by_xla(wanted, dtype):
+    """A context in which XLA compiles the parts of a model that `compiled_parts` names.
+
+    Args:
+        wanted: bool. Otherwise it changes nothing.
+        dtype: str. What the model computes with. Processors with matrix units for bfloat16 use them
+            in the graph only, which keeps everything with products in it then.
+    """
+    if not wanted or tf.executing_eagerly():  # eagerly, all would be compiled at every call
+        return contextlib.nullcontext()
+    return parts_compiled_by(fused, compiled) if dtype == "float32" else parts_compiled_by(fused)
+
+
+def fused(function, *inputs):
+    """Calls a compiled function; its gradient computes it anew, from inputs that are kept anyway.
+
+    Args:
+        function: function of tensors to a tensor, without weights or state of its own; always the
+            same object for the same computation.
+        *inputs: tensors.
+
+    Returns:
+        What the function returns.
+    """
+    return _with_gradient(function)(*map(tf.convert_to_tensor, inputs))
+
+
+@functools.cache
+def _with_gradient(function):
+    compiled = functools.partial(tf.function, jit_compile=True, autograph=False)
+    forward = compiled(function)
+
+    @compiled
+    def backward(inputs, upstream):
+        with tf.GradientTape() as tape:
+            tape.watch(inputs)
+            outputs = function(*inputs)
+        return tape.gradient(outputs, inputs, upstream)
+
+    @tf.custom_gradient
+    def run(*inputs):
+        return forward(*inputs), lambda upstream: backward(inputs, upstream)
+
+    return run
+
+
+def compiled(function, *inputs):
+    """Calls a compiled function; what its gradient needs is kept.
+
+    Args:
+        function: function of tensors; it may have weights.
+        *inputs: tensors, or `None`.
+
+    Returns:
+        What the function returns.
+    """
+
+    def whole(*inputs):
+        with parts_compiled_by():
+            return function(*inputs)
+
+    return tf.function(whole, jit_compile=True, autograph=False)(*inputs)
