@@ -1,4 +1,4 @@
-"""One vector for an image or a recording, out of its sequence of features."""
+"""One vector for an image, a recording or a text, out of its sequence of features."""
 
 import keras
 from keras import ops
@@ -24,6 +24,18 @@ class PatchMean(keras.layers.Layer):
 
     def get_config(self):
         return {**super().get_config(), "num_prefix_tokens": self.num_prefix_tokens}
+
+
+class TokenMean(keras.layers.Layer):
+    """The mean over the tokens that are not padding.
+
+    Call: `[B, T, D]` and the padding mask `[B, T]`, 1 = real -> `[B, D]`. An example of padding
+    alone gives zeros.
+    """
+
+    def call(self, x, padding_mask):
+        real = ops.cast(padding_mask, x.dtype)[..., None]  # [B, T, 1]
+        return ops.sum(x * real, axis=1) / ops.maximum(ops.sum(real, axis=1), 1)
 
 
 class FrameMean(keras.layers.Layer):

@@ -148,6 +148,8 @@ def _text_arguments(config, folder):
 
 
 def _text_fields(task):
+    if task.pooling != "token":
+        raise ValueError(f"pooling={task.pooling!r}: there, the head is on the first token.")
     return {**_class_fields(task, TEXT), "classifier_dropout": task.dropout}
 
 

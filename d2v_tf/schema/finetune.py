@@ -245,6 +245,7 @@ class FinetuneTextModel(Group):
 class TextHead(Group):
     """The classifier on the backbone."""
 
+    pooling: Literal["token", "mean"] = "token"
     dropout: Rate = 0.0
     label_smoothing: Rate = 0.0
 

@@ -64,7 +64,11 @@ class TextLabels(LabelledData):
         """A classifier on the backbone, or a regression, compiled with its loss."""
         head, names = self.recipe.head, self.texts.class_names
         task = Data2VecTextClassifier(
-            backbone, self.texts.num_classes, class_names=names, dropout=head.dropout
+            backbone,
+            self.texts.num_classes,
+            class_names=names,
+            dropout=head.dropout,
+            pooling=head.pooling,
         )
         loss = keras.losses.MeanSquaredError()
         if names is not None:

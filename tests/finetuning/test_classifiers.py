@@ -56,6 +56,22 @@ def test_a_few_examples_are_learned_by_fit_alone(name):
     assert (predict(task, one).argmax(axis=1) == labels).all()
 
 
+def test_a_text_may_be_the_mean_of_its_tokens(tmp_path):
+    task = make_classifier("text", pooling="mean")
+    inputs = make_inputs(task.backbone)
+    real = np.asarray(inputs["padding_mask"]).astype("float32")[..., None]
+    assert 0 < real.mean() < 1
+    hidden = np.asarray(task.backbone(inputs))
+    mean = (hidden * real).sum(axis=1) / real.sum(axis=1)
+    expected = np.asarray(task.output_dense(task.pooled_dense(mean)))
+    np.testing.assert_allclose(predict(task, inputs), expected, atol=1e-5)
+    task.save_to_preset(str(tmp_path / "preset"))
+    again = d2v_tf.load_task(tmp_path / "preset", verbose=False)
+    np.testing.assert_array_equal(predict(again, inputs), predict(task, inputs))
+    with pytest.raises(ValueError, match="pooling must be one of"):
+        make_classifier("text", pooling="max")
+
+
 def test_several_labels_an_example():
     task = make_classifier("speech", multi_label=True)
     inputs = make_inputs(task.backbone)

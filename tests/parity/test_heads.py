@@ -192,6 +192,7 @@ def test_fields_that_are_refused(name, field, value, message, tmp_path):
     [
         ("vision_per_block", d2v_tf.Data2VecImageClassifier, {}, "pooling='mean' with a final"),
         ("speech", d2v_tf.Data2VecAudioClassifier, {}, "projection_dim=None"),
+        ("text", d2v_tf.Data2VecTextClassifier, {"pooling": "mean"}, "is on the first token"),
     ],
 )
 def test_heads_that_they_do_not_have(name, task_class, arguments, message, tmp_path):
