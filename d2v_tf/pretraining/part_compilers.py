@@ -23,26 +23,19 @@ def parts_by_xla(wanted, dtype):
     return parts_compiled_by(fused, compiled) if dtype == "float32" else parts_compiled_by(fused)
 
 
+_by_xla = functools.partial(tf.function, jit_compile=True, autograph=False)
+
+
 def fused(function, *inputs):
-    """Calls a compiled function; its gradient computes it anew, from inputs that are kept anyway.
-
-    Args:
-        function: function of tensors to a tensor, without weights or state of its own; always the
-            same object for the same computation.
-        *inputs: tensors.
-
-    Returns:
-        What the function returns.
-    """
+    """Does a call of `rowwise`, compiled; its gradient computes it anew from the inputs."""
     return _with_gradient(function)(*map(tf.convert_to_tensor, inputs))
 
 
 @functools.cache
 def _with_gradient(function):
-    compiled = functools.partial(tf.function, jit_compile=True, autograph=False)
-    forward = compiled(function)
+    forward = _by_xla(function)
 
-    @compiled
+    @_by_xla
     def backward(inputs, upstream):
         with tf.GradientTape() as tape:
             tape.watch(inputs)
@@ -57,18 +50,11 @@ def _with_gradient(function):
 
 
 def compiled(function, *inputs):
-    """Calls a compiled function; what its gradient needs is kept.
+    """Does a call of `in_one_piece`, compiled; what its gradient needs is kept."""
 
-    Args:
-        function: function of tensors; it may have weights.
-        *inputs: tensors, or `None`.
-
-    Returns:
-        What the function returns.
-    """
-
+    @_by_xla
     def whole(*inputs):
         with parts_compiled_by():
             return function(*inputs)
 
-    return tf.function(whole, jit_compile=True, autograph=False)(*inputs)
+    return whole(*inputs)

@@ -21,7 +21,7 @@ def cpu_multiplies_bfloat16():
     """Whether the processor is faster with bfloat16 matrices (Linux on x86; False elsewhere).
 
     Having the instructions is not enough: of two machines with AVX512_BF16 one gains by them
-    (`vision_tiny`, batch 64: 252 images/s in float32 and 336 in bfloat16, as a graph), the other
+    (`vision_tiny`, batch 64: 219 images/s in float32 and 336 in bfloat16, as a graph), the other
     multiplies 2048^3 with 316 GFLOP/s in float32 and 173 in bfloat16 (Intel Xeon, 2 cores, TF 2.21,
     2026-11).
     """
@@ -85,7 +85,7 @@ def resolve_xla(xla):
     """Resolves a recipe's `xla`: `"auto"` compiles all of a step, or on CPUs parts of it.
 
     A CPU's graph has the faster matrix products and random numbers, and XLA all else: of the
-    recipes that come along, parts are fastest, but for small speech models without dropout, which
+    recipes that were timed, parts are fastest, but for small speech models without dropout, which
     they cost a tenth (`docs/performance.md`). With a dropout of 0.1 a step takes 2.1 s compiled and
     0.26 s as a graph (4 text blocks of 128, 32 x 64 tokens; TF 2.21, 2026-11).
 
