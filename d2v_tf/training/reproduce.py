@@ -1,11 +1,14 @@
 """Fine-tuned against trained from scratch: every experiment of a plan, in one table."""
 
 import json
+import multiprocessing
 import os
 import statistics
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 
-import keras
 import yaml
+from rich.console import Console
 
 from d2v_tf.config import load_recipe
 from d2v_tf.errors import UserError
@@ -79,11 +82,11 @@ def reproduce(plan, experiments, workdir, runs, seeds, console):
     for modality in dict.fromkeys(e["modality"] for e in experiments.values()):
         if modality not in runs:
             runs[modality] = os.path.join(workdir, "backbones", modality)
-            _pretrain(plan["backbones"][modality], modality, runs[modality], console)
+            _in_own_process(_pretrain, plan["backbones"][modality], modality, runs[modality])
     for name, experiment in experiments.items():
         for arm in ARMS:
             console.rule(f"{experiment['title']}: {arm}")
-            run_arm(plan, name, arm, workdir, runs[experiment["modality"]], seeds, console)
+            _in_own_process(run_arm, plan, name, arm, workdir, runs[experiment["modality"]], seeds)
     results = read_results(plan, workdir)
     with open(os.path.join(workdir, "results.json"), "w", encoding="utf-8") as file:
         json.dump(results, file, indent=2)
@@ -93,15 +96,31 @@ def reproduce(plan, experiments, workdir, runs, seeds, console):
     return table
 
 
-def _pretrain(backbone, modality, workdir, console):
+def _in_own_process(function, *arguments):
+    """Calls a function of this module: TensorFlow never lets compiled functions go, and a process
+    that compiled those of fifty runs has no memory mappings left."""
+    context = multiprocessing.get_context("spawn")  # a fork of a TensorFlow process may hang
+    try:
+        with ProcessPoolExecutor(1, context) as pool:
+            return pool.submit(function, *arguments).result()
+    except BrokenProcessPool:
+        raise UserError(
+            "The process of this run was killed, perhaps for want of memory. The same command "
+            "goes on from its last checkpoint."
+        ) from None
+
+
+def _console():
+    return Console(highlight=False, soft_wrap=True)
+
+
+def _pretrain(backbone, modality, workdir):
     if not os.path.isdir(os.path.join(workdir, "preset")):
-        pretrain(
-            load_recipe(backbone["config"], _sets(backbone["set"]), modality), workdir, console
-        )
-        keras.utils.clear_session()
+        recipe = load_recipe(backbone["config"], _sets(backbone["set"]), modality)
+        pretrain(recipe, workdir, _console())
 
 
-def run_arm(plan, name, arm, workdir, run, seeds, console):
+def run_arm(plan, name, arm, workdir, run, seeds):
     """Fine-tunes with every seed, and writes `scores.json`: the settings, and a record a seed.
 
     Raises:
@@ -131,14 +150,13 @@ def run_arm(plan, name, arm, workdir, run, seeds, console):
                 "again, or choose another --workdir."
             )
         return
-    records = finetune_seeds(experiment["config"], _sets(values), modality, folder, seeds, console)
+    records = finetune_seeds(experiment["config"], _sets(values), modality, folder, seeds, _console())
     if "beam" in experiment:
         for seed, record in zip(seeds, records, strict=True):
             preset = os.path.join(folder, f"seed_{seed}", "preset")
             record["wer_lm"] = _with_language_model(experiment, preset)
     with open(path, "w", encoding="utf-8") as file:
         json.dump({**made, "records": records}, file, indent=2)
-    keras.utils.clear_session()
 
 
 def _with_language_model(experiment, preset):

@@ -1,7 +1,10 @@
 """The comparison of fine-tuned with trained from scratch: its plan, its runs, its table."""
 
-import io
 import json
+import multiprocessing
+import os
+import signal
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -71,7 +74,7 @@ def test_means_and_deviations_in_percent():
     ]
 
 
-def test_both_arms_run_with_every_seed_and_once(tmp_path):
+def test_both_arms_run_with_every_seed_and_once(tmp_path, capfd):
     write_tree(tmp_path / "photos" / "train", 16)
     write_tree(tmp_path / "photos" / "test", 6)
     (tmp_path / "finetune.yaml").write_text(RECIPE.replace("SCRATCH", "vision_tiny"))
@@ -98,16 +101,8 @@ def test_both_arms_run_with_every_seed_and_once(tmp_path):
     plan = read_plan(tmp_path / "plan.yaml", str(tmp_path / "photos"))
 
     def run(seeds=("0", "1")):
-        output = io.StringIO()
-        table = reproduce(
-            plan,
-            choose(plan, None),
-            str(tmp_path / "runs"),
-            {},
-            seeds,
-            Console(file=output, width=200),
-        )
-        return table, output.getvalue()
+        table = reproduce(plan, choose(plan, None), str(tmp_path / "runs"), {}, seeds, Console())
+        return table, capfd.readouterr().out
 
     table, output = run()
     results = read_results(plan, tmp_path / "runs")
@@ -135,3 +130,20 @@ def test_both_arms_run_with_every_seed_and_once(tmp_path):
     assert again == table and "compiling the first update" not in output
     with pytest.raises(UserError, match="scores.json was made with other seeds. Remove "):
         run(["0"])
+
+
+def test_a_run_that_was_killed_is_told(tmp_path):
+    plan = {"backbones": {"vision": {"config": str(tmp_path / "fifo"), "set": {}}}}
+    experiments = {"photos": {"title": "Photos", "modality": "vision"}}
+    os.mkfifo(tmp_path / "fifo")  # reading its recipe never ends
+
+    def kill_the_run():
+        with open(tmp_path / "fifo", "w"):  # opens when the run reads
+            (child,) = multiprocessing.active_children()
+            os.kill(child.pid, signal.SIGKILL)
+
+    killer = threading.Thread(target=kill_the_run)
+    killer.start()
+    with pytest.raises(UserError, match="was killed, perhaps for want of memory. The same command"):
+        reproduce(plan, experiments, str(tmp_path / "runs"), {}, ["0"], Console())
+    killer.join()
