@@ -192,8 +192,12 @@ class WaveformFrontend(keras.layers.Layer):
         self.feature_norm.build((None, None, dim))
         self.projection.build((None, None, dim))
         if self.feature_grad_mult == 0:
-            for layer in [*self.convs, *self.conv_norms]:
-                layer.trainable = False
+            self.freeze_convolutions()
+
+    def freeze_convolutions(self):
+        """Keeps the convolutions and their norms as they are; norm and projection stay trained."""
+        for layer in [*self.convs, *self.conv_norms]:
+            layer.trainable = False
 
     def call(self, inputs, training=None):
         x = in_one_piece(self.conv_features, inputs["waveform"])

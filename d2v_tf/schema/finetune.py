@@ -91,7 +91,7 @@ class FinetuneSchedule(ScheduleGroup):
 class Freeze(Group):
     """What is not trained."""
 
-    frontend: bool = False
+    frontend: bool = False  # of speech its convolutions only
     backbone_steps: Updates = 0
 
 

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from d2v_tf.backbones.speech_frontend import WaveformFrontend
 from d2v_tf.config import load_recipe
 from d2v_tf.errors import UserError
 from d2v_tf.finetuning.optimizer import LayerwiseAdamW, lr_scales
@@ -170,7 +171,7 @@ def resolve_steps(recipe, data):
 def build_model(recipe, task):
     """A compiled `Supervised` of a task, with the recipe's optimizer on all that it ever trains."""
     if recipe.freeze.frontend:
-        task.backbone.frontend.trainable = False
+        freeze_frontend(task.backbone.frontend)
     variables = task.trainable_variables
     group = recipe.optimizer
     optimizer = LayerwiseAdamW(
@@ -190,20 +191,33 @@ def build_model(recipe, task):
     return model
 
 
+def freeze_frontend(frontend):
+    """Freezes what makes features of raw input; of speech the convolutions only, with their norms.
+
+    So does wav2vec 2.0 (arXiv 2006.11477): the norm and the projection behind them are trained
+    with the rest of the backbone.
+    """
+    if isinstance(frontend, WaveformFrontend):
+        frontend.freeze_convolutions()
+    else:
+        frontend.trainable = False
+
+
 def _fit(recipe, workdir, console, data, model, checkpoints, evaluations, start):
     """Trains from update `start` to the last one, first with a frozen backbone if asked."""
     log = RunLog(
         workdir, start, recipe.steps, recipe.log_every, data.counts, console, shown=("loss",)
     )
     thaw = min(recipe.freeze.backbone_steps, recipe.steps)
-    parts = trainable_parts(model.task.backbone)
+    # Not those that never are trained, such as a frozen frontend's.
+    variables = model.task.backbone.trainable_variables
     try:
         for end, frozen in ((thaw, True), (recipe.steps, False)):
             if start >= end or evaluations.is_over:
                 continue
             is_frozen = frozen or recipe.freeze.backbone_steps >= recipe.steps
-            for part in parts:
-                part.trainable = not is_frozen
+            for variable in variables:
+                variable.trainable = not is_frozen
             model.make_train_function(force=True)
             checkpointer = Checkpointer(checkpoints, start, end, recipe.checkpoint_every)
             log.start = start
@@ -226,21 +240,6 @@ def _fit(recipe, workdir, console, data, model, checkpoints, evaluations, start)
         log.close()
     if not evaluations.is_over:
         evaluations.measure(recipe.steps)
-
-
-def trainable_parts(backbone):
-    """The parts of a backbone that are trained when nothing is frozen for a time: list of layers.
-
-    Left out are those that never are: a frozen frontend, the mask token where nothing is masked.
-    """
-    parts = [
-        backbone.frontend,
-        backbone.mask_token,
-        backbone.positions,
-        backbone.encoder,
-        backbone.final_norm,
-    ]
-    return [part for part in parts if part is not None and part.trainable]
 
 
 def print_summary(console, recipe, task, data, origin):
