@@ -1,12 +1,16 @@
 """What a fine-tuning run is measured by, and the weights that did best."""
 
+import contextlib
 import math
 import os
 
 import keras
+import tensorflow as tf
 from rich.markup import escape
 from rich.table import Table
 
+from d2v_tf.training.checkpoints import all_finite
+from d2v_tf.training.guard import CURES, RunStopped
 from d2v_tf.training.logs import append_json, read_json_lines
 
 BEST = "best.weights.h5"
@@ -17,17 +21,19 @@ class Evaluations:
 
     Args:
         workdir: str.
-        console: `rich` console.
+        console: `rich` console for the scores as they come.
         task: the task model.
         data: has `evaluate(task)`, a dict of numbers and lists of samples, `metric`, the key of the
             number that decides, and `higher_is_better`.
         patience: int. Evaluations without a better score after which the run ends; 0 = never.
+        log: optional `RunLog`. Gets the scores for TensorBoard, and learns what evaluating takes.
     """
 
-    def __init__(self, workdir, console, task, data, patience=0):
+    def __init__(self, workdir, console, task, data, patience=0, log=None):
         self.path = os.path.join(workdir, "evaluations.jsonl")
         self.best_path = os.path.join(workdir, BEST)
         self.console, self.task, self.data, self.patience = console, task, data, patience
+        self.log = log
 
     @property
     def best(self):
@@ -44,11 +50,21 @@ class Evaluations:
         return len(records) - 1 - records.index(self.best) >= self.patience
 
     def measure(self, step):
-        """Evaluates after `step` updates, unless that was done before the run stopped."""
+        """Evaluates after `step` updates, unless that was done before the run stopped.
+
+        Raises:
+            RunStopped: where the weights are no numbers any more.
+        """
         records = read_json_lines(self.path)
         if any(record["step"] == step for record in records):
             return
-        scores = self.data.evaluate(self.task)
+        if not all_finite([variable.value for variable in self.task.weights]):
+            raise RunStopped(
+                f"Weights are no finite numbers after step {step}. The last good checkpoint is "
+                f"kept. {CURES}"
+            )
+        with self.log.time_left.pause("evaluation") if self.log else contextlib.nullcontext():
+            scores = self.data.evaluate(self.task)
         before = max(map(self._goodness, records), default=-math.inf)
         if self._goodness(scores) > before or not os.path.exists(self.best_path):
             # Written before its score is: a run killed in between evaluates again.
@@ -57,6 +73,7 @@ class Evaluations:
             os.replace(temporary, self.best_path)
         append_json(self.path, {"step": step, **scores})
         numbers = {k: v for k, v in scores.items() if isinstance(v, (int, float))}
+        self._draw(step, numbers)
         shown = "  ".join(f"{name} {value:.4g}" for name, value in numbers.items())
         self.console.print(f"step {step}: {shown}")
         for line in self.data.describe_samples(scores):
@@ -66,7 +83,7 @@ class Evaluations:
         """Gives the task the weights that did best."""
         self.task.load_weights(self.best_path)
 
-    def print_table(self):
+    def print_table(self, console):
         """Prints the scores of all evaluations, oldest first."""
         records = read_json_lines(self.path)
         names = [k for k, v in records[-1].items() if isinstance(v, (int, float)) and k != "step"]
@@ -76,11 +93,22 @@ class Evaluations:
             mark = " (best)" if record["step"] == best else ""
             scores = [f"{record[n]:.4g}" if record.get(n) is not None else "-" for n in names]
             table.add_row(f"{record['step']:,}{mark}", *scores)
-        self.console.print(table)
+        console.print(table)
 
     def every(self, steps, start):
         """A Keras callback that measures every `steps` updates, `start` of them made before."""
         return _EvaluateEvery(self, steps, start)
+
+    def _draw(self, step, numbers):
+        """Gives the scores to TensorBoard, beside the curves of training."""
+        if self.log is None:
+            return
+        try:
+            with self.log.writer.as_default(step=step):
+                for name, value in numbers.items():
+                    tf.summary.scalar(f"evaluation/{name}", value)
+        except (OSError, tf.errors.OpError) as error:  # a full disk is no reason to stop
+            self.log.say_failed(error)
 
     def _goodness(self, record):
         value = record[self.data.metric]

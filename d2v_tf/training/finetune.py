@@ -15,6 +15,7 @@ from rich.table import Table
 from d2v_tf.backbones.speech_frontend import WaveformFrontend
 from d2v_tf.config import load_recipe
 from d2v_tf.errors import UserError
+from d2v_tf.finetuning.freezing import FreezeBackbone
 from d2v_tf.finetuning.optimizer import LayerwiseAdamW, lr_scales
 from d2v_tf.interop.loading import load_with_report, on_backbone
 from d2v_tf.interop.preprocessing import load_preprocessing
@@ -22,6 +23,7 @@ from d2v_tf.schema.common import COMPILERS
 from d2v_tf.schema.finetune import Freeze, resolve_durations
 from d2v_tf.training.checkpoints import Checkpointer, Checkpoints
 from d2v_tf.training.evaluations import Evaluations
+from d2v_tf.training.guard import FiniteGuard
 from d2v_tf.training.interrupt import StopOnRequest
 from d2v_tf.training.logs import RunLog, drop_records_after
 from d2v_tf.training.modalities import backbone_class_of, modality_of
@@ -29,6 +31,7 @@ from d2v_tf.training.optimizer import is_decayed
 from d2v_tf.training.precision import POLICIES, resolve_precision, resolve_xla
 from d2v_tf.training.schedules import build_schedule
 from d2v_tf.training.supervised import Supervised
+from d2v_tf.training.time_left import TimeLeft
 from d2v_tf.training.vision import image_converter
 from d2v_tf.training.workdir import open_workdir
 
@@ -41,7 +44,7 @@ MODULES = {
 }
 
 
-def finetune(recipe, workdir, console=None):
+def finetune(recipe, workdir, console=None, quiet=False):
     """Fine-tunes a backbone and leaves the task model that did best in a folder.
 
     Running it again in the same folder continues the run as if it had not stopped.
@@ -51,6 +54,7 @@ def finetune(recipe, workdir, console=None):
         workdir: str. Gets `config.yaml`, `metrics.jsonl`, `evaluations.jsonl`, `tensorboard/`,
             `checkpoints/`, `best.weights.h5` and `preset/`.
         console: optional `rich` console for everything that is printed.
+        quiet: bool. Whether only warnings and what comes at the end are printed.
 
     Returns:
         (the task model with its best weights, the record of its evaluation).
@@ -59,6 +63,7 @@ def finetune(recipe, workdir, console=None):
         UserError: says what to do about it.
     """
     console = console or Console()
+    talk = Console(quiet=True) if quiet else console  # what is no warning and not the end
 
     def warn(line):
         console.print(f"[yellow]warning:[/] {escape(line)}")
@@ -73,8 +78,7 @@ def finetune(recipe, workdir, console=None):
         recipe = resolve_steps(recipe, data)
         task = data.build_task(backbone)
         model = build_model(recipe, task)
-        evaluations = Evaluations(workdir, console, task, data, recipe.patience)
-        print_summary(console, recipe, task, data, origin)
+        print_summary(talk, recipe, task, data, origin)
 
         checkpoints = Checkpoints(
             os.path.join(workdir, "checkpoints"), model, recipe.keep_checkpoints
@@ -83,16 +87,20 @@ def finetune(recipe, workdir, console=None):
         for line in passed_over:
             warn(f"{line}; trying the one before")
         if start:
-            console.print(f"resuming after step {start}")
+            talk.print(f"resuming after step {start}")
         for name in ("metrics.jsonl", "evaluations.jsonl"):
             drop_records_after(os.path.join(workdir, name), start)
+        log = open_log(recipe, workdir, console, data, start, quiet)
+        evaluations = Evaluations(workdir, talk, task, data, recipe.patience, log)
         try:
-            _fit(recipe, workdir, console, data, model, checkpoints, evaluations, start)
+            _fit(recipe, console, data, model, checkpoints, evaluations, log)
         except tf.errors.OpError as error:
             # TensorFlow wraps what an input pipeline raised in an error of its own.
             raise data.explain(error) from None
+        finally:
+            log.close()
         evaluations.restore_best()
-        evaluations.print_table()
+        evaluations.print_table(console)
         preset = os.path.join(workdir, "preset")
         data.save_preset(in_float32(task), preset)
         console.print(f"model: {escape(preset)}")
@@ -203,41 +211,45 @@ def freeze_frontend(frontend):
         frontend.trainable = False
 
 
-def _fit(recipe, workdir, console, data, model, checkpoints, evaluations, start):
-    """Trains from update `start` to the last one, first with a frozen backbone if asked."""
-    log = RunLog(
-        workdir, start, recipe.steps, recipe.log_every, data.counts, console, shown=("loss",)
+def open_log(recipe, workdir, console, data, start, quiet=False):
+    """The `RunLog` of a run that has made `start` updates; knows what evaluations take."""
+    rare = {"evaluation": recipe.evaluate_every, "checkpoint": recipe.checkpoint_every}
+    return RunLog(
+        workdir,
+        start,
+        recipe.steps,
+        recipe.log_every,
+        data.counts,
+        console,
+        shown=("loss",),
+        time_left=TimeLeft(recipe.steps, rare),
+        quiet=quiet,
     )
-    thaw = min(recipe.freeze.backbone_steps, recipe.steps)
-    # Not those that never are trained, such as a frozen frontend's.
-    variables = model.task.backbone.trainable_variables
-    try:
-        for end, frozen in ((thaw, True), (recipe.steps, False)):
-            if start >= end or evaluations.is_over:
-                continue
-            is_frozen = frozen or recipe.freeze.backbone_steps >= recipe.steps
-            for variable in variables:
-                variable.trainable = not is_frozen
-            model.make_train_function(force=True)
-            checkpointer = Checkpointer(checkpoints, start, end, recipe.checkpoint_every)
-            log.start = start
-            with StopOnRequest(checkpointer.save_now, console) as stop:
-                model.fit(
-                    data.batches(start),
-                    steps_per_epoch=end - start,
-                    epochs=1,
-                    verbose=0,
-                    shuffle=False,  # the input is shuffled by position already
-                    callbacks=[
-                        log,
-                        evaluations.every(recipe.evaluate_every, start),
-                        checkpointer,
-                        stop,
-                    ],
-                )
-            start = end
-    finally:
-        log.close()
+
+
+def _fit(recipe, console, data, model, checkpoints, evaluations, log):
+    """Trains to the last update, first with a frozen backbone if asked, and evaluates."""
+    start = log.start
+    if start < recipe.steps and not evaluations.is_over:
+        checkpointer = Checkpointer(
+            checkpoints, start, recipe.steps, recipe.checkpoint_every, time_left=log.time_left
+        )
+        with StopOnRequest(checkpointer.save_now, console) as stop:
+            model.fit(
+                data.batches(start),
+                steps_per_epoch=recipe.steps - start,
+                epochs=1,
+                verbose=0,
+                shuffle=False,  # the input is shuffled by position already
+                callbacks=[
+                    FreezeBackbone(recipe.freeze.backbone_steps, start),
+                    log,
+                    FiniteGuard(start),
+                    evaluations.every(recipe.evaluate_every, start),
+                    checkpointer,
+                    stop,
+                ],
+            )
     if not evaluations.is_over:
         evaluations.measure(recipe.steps)
 

@@ -13,12 +13,40 @@ COLLAPSED = {
     "frontend_var": "features from the frontend",
 }
 
+# Of numbers that have grown beyond all bounds.
+CURES = (
+    "Try, in another --workdir, a lower optimizer.learning_rate, a longer schedule.warmup_steps, "
+    "optimizer.global_clipnorm (3, say), or precision=float32."
+)
+
 
 class RunStopped(UserError):
     """A run that was stopped because it cannot get well; the message says why and what to try."""
 
 
-class HealthGuard(keras.callbacks.Callback):
+class FiniteGuard(keras.callbacks.Callback):
+    """Stops on a loss that is no number.
+
+    Args:
+        start: int. Updates made before this fit.
+
+    Raises:
+        RunStopped: from the batch where it happens.
+    """
+
+    def __init__(self, start):
+        super().__init__()
+        self.start = start
+
+    def on_train_batch_end(self, batch, logs=None):
+        step, loss = self.start + batch + 1, float(logs["loss"])
+        if not math.isfinite(loss):
+            raise RunStopped(
+                f"The loss is {loss} at step {step}. The last good checkpoint is kept. {CURES}"
+            )
+
+
+class HealthGuard(FiniteGuard):
     """Stops on a loss that is no number, and on collapse.
 
     Collapse: targets or predictions that hardly differ over the masked positions. The reference
@@ -36,20 +64,13 @@ class HealthGuard(keras.callbacks.Callback):
     """
 
     def __init__(self, start, guard):
-        super().__init__()
-        self.start = start
+        super().__init__(start)
         self.after_steps = guard.after_steps
         self.minimum = {name: getattr(guard, f"min_{name}") for name in COLLAPSED}
 
     def on_train_batch_end(self, batch, logs=None):
+        super().on_train_batch_end(batch, logs)
         step = self.start + batch + 1
-        loss = float(logs["loss"])
-        if not math.isfinite(loss):
-            raise RunStopped(
-                f"The loss is {loss} at step {step}. The last good checkpoint is kept. Try, in "
-                "another --workdir, a lower optimizer.learning_rate, a longer "
-                "schedule.warmup_steps, optimizer.global_clipnorm (3, say), or precision=float32."
-            )
         if step <= self.after_steps:
             return
         for name, minimum in self.minimum.items():

@@ -20,6 +20,11 @@ class Supervised(keras.Model):
         self.compile_parts = compile_parts
         self.built = True
 
+    @property
+    def backbone(self):
+        """The task's."""
+        return self.task.backbone
+
     def call(self, inputs, training=None):
         return self.task(inputs, training=training)
 

@@ -3,8 +3,10 @@
 import io
 import os
 
+import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from rich.console import Console
 
 import d2v_tf
@@ -12,6 +14,7 @@ from d2v_tf.config import load_finetune_recipe
 from d2v_tf.errors import UserError
 from d2v_tf.training import finetune as finetuning
 from d2v_tf.training.finetune import finetune
+from d2v_tf.training.guard import RunStopped
 from d2v_tf.training.logs import read_json_lines
 from tests.data.images import write_tree
 
@@ -57,11 +60,11 @@ def start(photos, tmp_path):
     config = tmp_path / "finetune.yaml"
     config.write_text(RECIPE.replace("SCRATCH", str(tmp_path / "pretrain.yaml")))
 
-    def run(name, *settings):
+    def run(name, *settings, quiet=False):
         data = [f"data.source=folder:{photos}/train", f"data.eval_source=folder:{photos}/test"]
         recipe = load_finetune_recipe(str(config), [*data, *settings])
         console = Console(file=printed.setdefault(name, io.StringIO()), width=200)
-        return finetune(recipe, str(tmp_path / name), console)
+        return finetune(recipe, str(tmp_path / name), console, quiet)
 
     printed = {}
     run.printed = lambda name: printed[name].getvalue()
@@ -157,6 +160,48 @@ def test_a_frozen_backbone_moves_only_after_it_is_thawed(start, tmp_path):
     assert moved("all") == {"encoder", "final_norm", "positions", "frontend"}
 
 
+def test_a_loss_that_is_no_number_ends_the_run_and_is_not_saved(start, tmp_path):
+    with pytest.raises(RunStopped, match="The loss is (nan|inf) at step [2-5]. .*learning_rate"):
+        start("wild", "optimizer.learning_rate=1e30", "checkpoint_every=1", "schedule={}")
+    assert not (tmp_path / "wild" / "preset").exists()
+    for path in (tmp_path / "wild" / "checkpoints").glob("*.index"):
+        reader = tf.train.load_checkpoint(str(path.with_suffix("")))
+        kernels = [name for name in reader.get_variable_to_shape_map() if "output_dense" in name]
+        assert kernels and all(np.isfinite(reader.get_tensor(name)).all() for name in kernels)
+
+
+def test_weights_that_are_no_numbers_are_not_measured(tmp_path):
+    data = Scores("accuracy", True, [0.5])
+    data.weights = [keras.Variable([1.0, np.nan])]
+    evaluations = finetuning.Evaluations(str(tmp_path), Console(quiet=True), data, data)
+    with pytest.raises(RunStopped, match="no finite numbers after step 4"):
+        evaluations.measure(4)
+    assert evaluations.best is None
+
+
+def test_a_quiet_run_whose_evaluations_are_curves_and_part_of_the_time_left(start, tmp_path):
+    paused = []
+    pause = finetuning.TimeLeft.pause
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            finetuning.TimeLeft,
+            "pause",
+            lambda self, kind: paused.append(kind) or pause(self, kind),
+        )
+        start("run", quiet=True)
+    lines = start.printed("run").splitlines()
+    assert "accuracy" in lines[1] and lines[-1].startswith("model: ")
+    assert not any(word in start.printed("run") for word in ("loss", "backbone", "step 4"))
+    found = {}
+    for path in (tmp_path / "run" / "tensorboard").iterdir():
+        for event in tf.compat.v1.train.summary_iterator(str(path)):
+            for value in event.summary.value:
+                found.setdefault(value.tag, []).append(event.step)
+    assert found["evaluation/accuracy"] == [4, 8] and found["evaluation/macro_f1"] == [4, 8]
+    assert len(found["loss"]) == 8
+    assert paused.count("evaluation") == paused.count("checkpoint") == 2
+
+
 def test_a_fraction_of_the_labels(start, tmp_path):
     start("few", "label_fraction=0.25", "epochs=2", "steps=null")
     assert "4 examples" in start.printed("few")
@@ -230,6 +275,8 @@ class Scores:
     def __init__(self, metric, higher_is_better, values):
         self.metric, self.higher_is_better = metric, higher_is_better
         self.values = iter(values)
+
+    weights = (keras.Variable(1.0),)
 
     def evaluate(self, task):
         task.weight = next(self.values)
