@@ -102,6 +102,11 @@ def published_batch_size(path):
     return _read_yaml(path).get("batch_size")
 
 
+def modality_in(path):
+    """The modality that a recipe's file names, or `None`."""
+    return _read_yaml(path).get("modality")
+
+
 def dump_recipe(recipe):
     """Writes a recipe as YAML from which `load_recipe` reads an equal one."""
     return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)

@@ -7,6 +7,8 @@ from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow starts: its banner
 from absl import app, flags, logging  # noqa: E402
+from quiet_start import without_banners  # noqa: E402
+from stopping import end_stopped  # noqa: E402
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs" / "finetune"
 
@@ -18,7 +20,7 @@ flags.DEFINE_enum(
     "modality",
     None,
     ["vision", "speech", "text"],
-    "What the examples are. Default: what the backbone of --init is for.",
+    "What the examples are. Default: what --config says, else what the backbone of --init is for.",
 )
 flags.DEFINE_string(
     "init",
@@ -47,43 +49,33 @@ flags.DEFINE_multi_string(
 )
 
 
+flags.DEFINE_bool("quiet", False, "Print nothing but warnings and what comes at the end.")
+
+
 def main(argv):
     if len(argv) > 1:
         raise app.UsageError(f"unexpected argument: {argv[1]}")
     logging.set_verbosity(logging.WARNING)  # TensorFlow notes each checkpoint's inner workings
     # Imported late, so that --help and a wrong flag answer at once.
-    from d2v_tf.errors import UserError
-
+    with without_banners():
+        from d2v_tf.errors import UserError
     try:
         finetune()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
-    except KeyboardInterrupt as stopped:
-        print("stopped; the same command continues the run", file=sys.stderr)
-        sys.exit(getattr(stopped, "exit_status", 130))
+    except KeyboardInterrupt:  # before there is a run to continue
+        sys.exit(130)
 
 
 def finetune():
-    from rich.console import Console
+    with without_banners():
+        from rich.console import Console
 
-    from d2v_tf.errors import UserError
-    from d2v_tf.training.finetune_seeds import finetune_seeds, modality_of_backbone
-    from d2v_tf.training.strategy import open_replicas
+        from d2v_tf.training.finetune_seeds import finetune_seeds
 
-    if FLAGS.strategy not in ("auto", "cpu"):
-        raise UserError(
-            f"--strategy={FLAGS.strategy}: fine-tuning is computed on one device, auto or cpu. "
-            "With several GPUs, start a process for each, with another CUDA_VISIBLE_DEVICES, one "
-            "of the --seeds and a --workdir of its own."
-        )
-    if FLAGS.strategy == "cpu":
-        open_replicas("cpu")
-
-    task = FLAGS.task.split(":")[0]
-    modality = FLAGS.modality or modality_of_backbone(FLAGS.init, task)
-    name = f"{modality}_ctc_tiny" if task == "ctc" else f"{modality}_tiny"
-    config = FLAGS.config or str(CONFIGS / f"{name}.yaml")
+        choose_devices()
+        modality, config = choose_recipe()
     start = Path(FLAGS.init).absolute()
     start = start.parent.name if start.name == "preset" else start.name
     workdir = FLAGS.workdir or os.path.join(
@@ -98,7 +90,37 @@ def finetune():
         if value is not None:
             overrides.append(f"{key}={json.dumps(value)}")  # YAML would read on in it
     console = Console(highlight=False, soft_wrap=True)
-    finetune_seeds(config, overrides, modality, workdir, FLAGS.seeds, console)
+    try:
+        finetune_seeds(config, overrides, modality, workdir, FLAGS.seeds, console, FLAGS.quiet)
+    except KeyboardInterrupt as stopped:
+        end_stopped(stopped, workdir)
+
+
+def choose_devices():
+    from d2v_tf.errors import UserError
+    from d2v_tf.training.strategy import open_replicas
+
+    if FLAGS.strategy not in ("auto", "cpu"):
+        raise UserError(
+            f"--strategy={FLAGS.strategy}: fine-tuning is computed on one device, auto or cpu. "
+            "With several GPUs, start a process for each, with another CUDA_VISIBLE_DEVICES, one "
+            "of the --seeds and a --workdir of its own."
+        )
+    if FLAGS.strategy == "cpu":
+        open_replicas("cpu")
+
+
+def choose_recipe():
+    """The modality, and the recipe's file."""
+    from d2v_tf.config import modality_in
+    from d2v_tf.training.finetune_seeds import modality_of_start
+
+    task, modality = FLAGS.task.split(":")[0], FLAGS.modality
+    if FLAGS.config:
+        modality = modality or modality_in(FLAGS.config)
+    modality = modality or modality_of_start(FLAGS.init, task)
+    name = f"{modality}_ctc_tiny" if task == "ctc" else f"{modality}_tiny"
+    return modality, FLAGS.config or str(CONFIGS / f"{name}.yaml")
 
 
 if __name__ == "__main__":

@@ -2,13 +2,13 @@
 
 import json
 import os
-import shlex
 import sys
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow starts: its banner
 from absl import app, flags, logging  # noqa: E402
 from quiet_start import without_banners  # noqa: E402
+from stopping import end_stopped  # noqa: E402
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs" / "pretrain"
 
@@ -64,9 +64,7 @@ def main(argv):
     try:
         pretrain(config, workdir)
     except KeyboardInterrupt as stopped:
-        print(f"stopped; the same command continues the run in {workdir}:", file=sys.stderr)
-        print(f"  {shlex.join([sys.executable, *sys.argv])}", file=sys.stderr)
-        sys.exit(getattr(stopped, "exit_status", 130))
+        end_stopped(stopped, workdir)
 
 
 def pretrain(config, workdir):

@@ -18,7 +18,9 @@ from d2v_tf.interop.preprocessing import load_preprocessing
 from d2v_tf.interop.resizing import resize_backbone
 
 # Keras' names of the backbones, which importing their classes registers.
-PRESETS = tuple(keras.saving.get_registered_name(m.backbone_class) for m in MODELS.values())
+PRESETS = {
+    keras.saving.get_registered_name(m.backbone_class): m.backbone_class for m in MODELS.values()
+}
 
 
 # What KerasHub writes beside a preset's backbone for a task.
@@ -224,6 +226,21 @@ def on_backbone(task, backbone, preprocessor=None):
     for source, target in zip(head_weights(task), head_weights(new), strict=True):
         target.assign(source)
     return new
+
+
+def backbone_class_in(path):
+    """The class of the backbone that `load_backbone` reads; weights in a folder are not read.
+
+    Raises:
+        WeightsError: as `load_backbone`.
+    """
+    if not os.path.isfile(path):
+        config = read_json(os.path.join(find_folder(path), "config.json"))
+        if config.get("model_type") in MODELS:
+            return MODELS[config["model_type"]].backbone_class
+        if config.get("registered_name") in PRESETS:
+            return PRESETS[config["registered_name"]]
+    return type(load_with_report(path)[0])  # or it says what is wrong
 
 
 def has_head(path):

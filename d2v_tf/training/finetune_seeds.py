@@ -6,7 +6,7 @@ import statistics
 
 from d2v_tf.config import load_finetune_recipe
 from d2v_tf.errors import UserError
-from d2v_tf.interop.loading import load_with_report
+from d2v_tf.interop.loading import backbone_class_in
 from d2v_tf.schema import RECIPES
 from d2v_tf.training.finetune import finetune
 from d2v_tf.training.modalities import backbone_class_of
@@ -15,8 +15,8 @@ from d2v_tf.training.modalities import backbone_class_of
 MODALITY_OF_TASK = {"ctc": "speech", "tag": "speech", "glue": "text"}
 
 
-def modality_of_backbone(init, task):
-    """Which modality a backbone is for.
+def modality_of_start(init, task):
+    """Which modality a run is of, by its task or by the backbone that it starts from.
 
     Args:
         init: str. A path that `load_backbone` reads, or `"scratch"`.
@@ -29,13 +29,14 @@ def modality_of_backbone(init, task):
         return MODALITY_OF_TASK[task]
     if init == "scratch":
         raise UserError(
-            f"--task={task} from scratch may be of images, speech or text: give --modality."
+            f"--task={task} from scratch may be of images, speech or text: give --modality, or a "
+            "--config that says it."
         )
-    backbone, _ = load_with_report(init)
-    return next(m for m in RECIPES if isinstance(backbone, backbone_class_of(m)))
+    kind = backbone_class_in(init)
+    return next(m for m in RECIPES if issubclass(kind, backbone_class_of(m)))
 
 
-def finetune_seeds(config, overrides, modality, workdir, seeds, console):
+def finetune_seeds(config, overrides, modality, workdir, seeds, console, quiet=False):
     """Runs a recipe, once or with several seeds.
 
     Args:
@@ -46,13 +47,14 @@ def finetune_seeds(config, overrides, modality, workdir, seeds, console):
             scores.
         seeds: optional list of str.
         console: `rich` console.
+        quiet: bool. Whether only warnings and what comes at the end are printed.
 
     Returns:
         list of the best record of each run.
     """
     if not seeds:
         recipe = load_finetune_recipe(config, overrides, modality)
-        return [finetune(recipe, workdir, console)[1]]
+        return [finetune(recipe, workdir, console, quiet)[1]]
     try:
         numbers = [int(seed) for seed in seeds]
     except ValueError:
@@ -60,8 +62,10 @@ def finetune_seeds(config, overrides, modality, workdir, seeds, console):
     records = []
     for seed in numbers:
         recipe = load_finetune_recipe(config, [*overrides, f"seed={seed}"], modality)
-        console.print(f"seed {seed}")
-        records.append(finetune(recipe, os.path.join(workdir, f"seed_{seed}"), console)[1])
+        if not quiet:
+            console.print(f"seed {seed}")
+        folder = os.path.join(workdir, f"seed_{seed}")
+        records.append(finetune(recipe, folder, console, quiet)[1])
     names = [k for k, v in records[0].items() if isinstance(v, (int, float)) and k != "step"]
     for name in names:
         values = [record[name] for record in records]
