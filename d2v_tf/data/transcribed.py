@@ -97,7 +97,7 @@ def trainable_utterances(source, encode, num_frames, bad_examples, max_seconds=2
     return source.only(keep), [labels[i] for i in np.flatnonzero(keep)]
 
 
-def plan_transcribed(source, *, batch_seconds, buckets=4, seed=0, shuffle=True, multiple_of=1):
+def plan_transcribed(source, *, batch_seconds, buckets=4, seed=0, shuffle=True):
     """Plans the batches of utterances of which none is cropped; arguments as `plan_batches`.
 
     Args:
@@ -114,7 +114,6 @@ def plan_transcribed(source, *, batch_seconds, buckets=4, seed=0, shuffle=True, 
         buckets=buckets,
         seed=seed,
         shuffle=shuffle,
-        multiple_of=multiple_of,
     )
 
 
@@ -128,9 +127,6 @@ def transcribed_dataset(
     bad_examples,
     buckets=4,
     shuffle=True,
-    multiple_of=1,
-    num_shards=1,
-    shard=0,
 ):
     """Batches to train recognition on, without end; a function of (seed, number of the batch).
 
@@ -141,12 +137,11 @@ def transcribed_dataset(
     Args:
         source: `SpeechFiles`, as `trainable_utterances` gives it.
         labels: list of int arrays, one an utterance; the same function's.
-        batch_seconds: float. Audio in a batch over all shards, padding counted.
+        batch_seconds: float. Audio in a batch, padding counted.
         seed: int.
         start: int. Number of the first batch.
         bad_examples: `BadExamples`. What cannot be read is replaced by another utterance.
-        buckets, shuffle, multiple_of: as `plan_batches`.
-        num_shards, shard: ints. The shard's batches are every num_shards-th row of the whole ones.
+        buckets, shuffle: as `plan_batches`.
 
     Returns:
         A dataset of (`{"waveform": [B, N] float32, "padding_mask": [B, N] bool}`, labels int32
@@ -158,7 +153,6 @@ def transcribed_dataset(
         buckets=buckets,
         seed=seed,
         shuffle=shuffle,
-        multiple_of=multiple_of * num_shards,
     )
     sizes = np.array([len(row) for row in labels])
     # Any utterance that fits into a bucket may come into it: to fill a batch up, or as another's
@@ -168,10 +162,7 @@ def transcribed_dataset(
     ]
 
     def labels_of(bucket, indices):
-        padded = np.full((len(indices), longest[bucket]), -1, "int32")
-        for row, index in zip(padded, indices, strict=True):
-            row[: sizes[index]] = labels[index]
-        return padded
+        return pad_labels([labels[i] for i in indices], longest[bucket])
 
     def finish(batch):
         padded = tf.numpy_function(
@@ -180,8 +171,8 @@ def transcribed_dataset(
         waveform, padded = batch["waveform"], tf.ensure_shape(padded, [None, None])
         if len(plan.shapes) == 1:
             size, length = plan.shapes[0]
-            waveform = tf.ensure_shape(waveform, [size // num_shards, length])
-            padded = tf.ensure_shape(padded, [size // num_shards, longest[0]])
+            waveform = tf.ensure_shape(waveform, [size, length])
+            padded = tf.ensure_shape(padded, [size, longest[0]])
         inputs = {
             "waveform": waveform,
             "padding_mask": padding_mask_of(waveform, batch["length"]),
@@ -194,8 +185,6 @@ def transcribed_dataset(
         start,
         round(SHORTEST * SAMPLE_RATE),
         bad_examples,
-        num_shards,
-        shard,
         crop=False,
     )
     return batches.map(finish, num_parallel_calls=tf.data.AUTOTUNE).prefetch(1)
@@ -228,3 +217,18 @@ def recognition_dataset(source, *, batch_seconds, bad_examples, buckets=4):
         max_seconds=max(int(source.lengths.max()), 1) / SAMPLE_RATE,
         buckets=buckets,
     )
+
+
+def pad_labels(encoded, length=None):
+    """Arrays of different lengths as one: int32 `[B, L]`, -1 behind each; L is at least 1.
+
+    Args:
+        encoded: list of int arrays.
+        length: optional int. L; the longest array's length by default.
+    """
+    if length is None:
+        length = max([1, *map(len, encoded)])
+    labels = np.full((len(encoded), length), -1, "int32")
+    for row, numbers in zip(labels, encoded, strict=True):
+        row[: len(numbers)] = numbers
+    return labels

@@ -1,5 +1,7 @@
 """Transcripts as letters and back: what a CTC model's numbers mean."""
 
+import collections
+
 import numpy as np
 
 from d2v_tf.data.reading import DataError
@@ -37,13 +39,38 @@ def letter_vocabulary(transcripts):
     return (*SPECIALS, *letters)
 
 
-def encode_letters(transcripts, vocabulary, allow_unknown=False):
+def letters_in(vocabulary):
+    """The entries of a vocabulary that are letters: a longer one stands for something else.
+
+    Args:
+        vocabulary: tuple of str.
+
+    Returns:
+        set of str, without `|`, which stands between words.
+    """
+    return {entry for entry in vocabulary if len(entry) == 1} - {WORD_END}
+
+
+def count_unknown(transcripts, vocabulary):
+    """Letters that a vocabulary lacks, so that a model of it never hears them.
+
+    Args:
+        transcripts: iterable of str.
+        vocabulary: tuple of str.
+
+    Returns:
+        dict of letter to how often it is there, in the order of their code points.
+    """
+    counts = collections.Counter(letter for text in transcripts for letter in "".join(text.split()))
+    return {letter: counts[letter] for letter in sorted(counts.keys() - letters_in(vocabulary))}
+
+
+def encode_letters(transcripts, vocabulary):
     """Transcripts as numbers, `|` between words.
 
     Args:
         transcripts: list of str, words with spaces between; may be empty.
         vocabulary: tuple of str, with `|`.
-        allow_unknown: bool. Whether a letter that the vocabulary lacks becomes `<unk>`.
 
     Returns:
         list of int32 arrays.
@@ -52,22 +79,20 @@ def encode_letters(transcripts, vocabulary, allow_unknown=False):
         DataError: names the letters that the vocabulary lacks, and the first transcript with one.
     """
     number = {entry: i for i, entry in enumerate(vocabulary)}
-    # A longer entry stands for something else, and so does the bar.
-    letters = {entry for entry in vocabulary if len(entry) == 1} - {WORD_END}
-    lacking = sorted({letter for text in transcripts for letter in "".join(text.split())} - letters)
-    if lacking and not (allow_unknown and UNKNOWN in number):
+    lacking = count_unknown(transcripts, vocabulary)
+    if lacking:
         example = next(text for text in transcripts if set(lacking) & set(text))
         raise DataError(
             f"data: the vocabulary has no {' '.join(map(repr, lacking))} (first in the transcript "
             f"{example[:60]!r}). Rewrite the transcripts with its letters: "
-            f"{''.join(sorted(letters))}"
+            f"{''.join(sorted(letters_in(vocabulary)))}"
         )
 
     def numbers(text):
         for place, word in enumerate(text.split()):
             if place:
                 yield number[WORD_END]
-            yield from (number[letter if letter in letters else UNKNOWN] for letter in word)
+            yield from (number[letter] for letter in word)
 
     return [np.fromiter(numbers(text), "int32") for text in transcripts]
 
@@ -86,17 +111,3 @@ def decode_letters(ids, vocabulary):
     silent = set(SPECIALS) - {UNKNOWN, WORD_END}
     text = "".join(e for e in entries if e not in silent)
     return " ".join(text.replace(WORD_END, " ").split())
-
-
-def pad_labels(encoded, length=None):
-    """Arrays of different lengths as one: int32 `[B, L]`, -1 behind each; L is at least 1.
-
-    Args:
-        encoded: list of int arrays.
-        length: optional int. L; the longest array's length by default.
-    """
-    length = max(1, *(len(row) for row in encoded)) if length is None else length
-    labels = np.full((len(encoded), length), -1, "int32")
-    for row, numbers in zip(labels, encoded, strict=True):
-        row[: len(numbers)] = numbers
-    return labels

@@ -12,6 +12,7 @@ from d2v_tf.data.reading import DataError
 from d2v_tf.data.speech_sources import open_speech_source
 from d2v_tf.data.subsets import stratified_subset
 from d2v_tf.data.transcribed import (
+    check_transcribed,
     plan_transcribed,
     recognition_dataset,
     trainable_utterances,
@@ -19,7 +20,7 @@ from d2v_tf.data.transcribed import (
 )
 from d2v_tf.finetuning.audio_classifier import Data2VecAudioClassifier
 from d2v_tf.finetuning.ctc import Data2VecSpeechCTC
-from d2v_tf.finetuning.letters import encode_letters, letter_vocabulary
+from d2v_tf.finetuning.letters import count_unknown, encode_letters, letter_vocabulary
 from d2v_tf.finetuning.metrics import evaluate
 from d2v_tf.finetuning.preprocessors import Data2VecAudioClassifierPreprocessor
 from d2v_tf.finetuning.recognition import evaluate_ctc
@@ -49,8 +50,10 @@ class Transcripts(LabelledData):
 
     def __init__(self, recipe, backbone, preprocessing, warn):
         source, eval_source = open_pair(recipe.data)
+        check_transcribed(source)
+        check_transcribed(eval_source)
         # Of all that there is: a part may lack letters, which the model is then asked for.
-        self.vocabulary = letter_vocabulary(source.transcripts or [])
+        self.vocabulary = letter_vocabulary(source.transcripts)
         if recipe.label_fraction < 1:
             everyone = np.zeros(source.num_examples, "int64")
             source = source.only(stratified_subset(everyone, recipe.label_fraction, recipe.seed))
@@ -62,7 +65,13 @@ class Transcripts(LabelledData):
             self.bad_examples,
             recipe.data.max_seconds,
         )
-        encode_letters(eval_source.transcripts or [], self.vocabulary)  # refuses other letters now
+        unknown = count_unknown(eval_source.transcripts, self.vocabulary)
+        if unknown:
+            counts = ", ".join(f"{letter!r} {count:,} times" for letter, count in unknown.items())
+            warn(
+                f"{eval_source.name} has letters that no transcript in {source.name} has: {counts}."
+                " The model cannot hear them, and each counts as an error."
+            )
         self.batching = {
             "batch_seconds": recipe.batch_size * recipe.data.max_seconds,
             "buckets": recipe.data.buckets,

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from d2v_tf.data.transcribed import pad_labels
 from d2v_tf.finetuning.ctc_loss import ctc_loss, frames_needed
-from d2v_tf.finetuning.letters import pad_labels
 
 # Repeats, an empty transcript, one that fits to the frame (3 labels and 2 blanks in 5 frames), one
 # of a single frame.

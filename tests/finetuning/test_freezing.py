@@ -22,7 +22,13 @@ def classifier():
 def data(classifier):
     rng = np.random.default_rng(0)
     images = rng.normal(size=(12, *classifier.backbone.image_shape)).astype("float32")
-    return {"x": images, "y": rng.integers(0, 3, 12), "batch_size": 2, "shuffle": False, "verbose": 0}
+    return {
+        "x": images,
+        "y": rng.integers(0, 3, 12),
+        "batch_size": 2,
+        "shuffle": False,
+        "verbose": 0,
+    }
 
 
 class Watch(keras.callbacks.Callback):

@@ -5,10 +5,10 @@ import pytest
 
 from d2v_tf.data.reading import DataError
 from d2v_tf.finetuning.letters import (
+    count_unknown,
     decode_letters,
     encode_letters,
     letter_vocabulary,
-    pad_labels,
 )
 
 VOCABULARY = ("<pad>", "<s>", "</s>", "<unk>", "|", "'", "a", "b", "é", "B")
@@ -37,13 +37,11 @@ def test_special_entries_decode_to_nothing_and_unknown_to_itself():
     assert decode_letters([1, 4, 6, 2, 4, 4, 3, 0], VOCABULARY) == "a <unk>"
 
 
-def test_unknown_letters_are_refused_by_name_or_mapped_if_asked():
+def test_unknown_letters_are_refused_by_name_and_counted():
     with pytest.raises(DataError, match=r"no 'x' 'z' \(first in the transcript 'a z'\)"):
         encode_letters(["ab", "a z", "x"], VOCABULARY)
-    (row,) = encode_letters(["a z"], VOCABULARY, allow_unknown=True)
-    assert row.tolist() == [6, 4, 3]
-    with pytest.raises(DataError, match="'z'"):  # nothing to map it to
-        encode_letters(["z"], ("<pad>", "|", "a"), allow_unknown=True)
+    assert count_unknown(["ab", "a z", "xz|"], VOCABULARY) == {"x": 1, "z": 2, "|": 1}
+    assert count_unknown(["ab", "é B"], VOCABULARY) == {}
 
 
 def test_a_bar_is_no_letter():
@@ -56,10 +54,3 @@ def test_a_bar_is_no_letter():
 def test_a_bar_in_a_transcript_is_refused_by_an_encoder_too():
     with pytest.raises(DataError, match=r"'\|'"):
         encode_letters(["a|b"], VOCABULARY)
-
-
-def test_padding():
-    rows = [np.array([1, 2], "int32"), np.array([], "int32")]
-    np.testing.assert_array_equal(pad_labels(rows), [[1, 2], [-1, -1]])
-    np.testing.assert_array_equal(pad_labels(rows[1:]), [[-1]])
-    np.testing.assert_array_equal(pad_labels(rows, 3)[0], [1, 2, -1])

@@ -120,6 +120,19 @@ def test_letters_are_those_of_all_recordings(start):
     assert "q" in task.vocabulary  # of one recording of eight
 
 
+def test_letters_that_only_the_set_measured_on_has_count_as_errors(start, sounds, tmp_path):
+    for name in ("dev", "silent"):
+        (sounds / f"{name}.tsv").write_text((sounds / "list.tsv").read_text())
+    (sounds / "dev.wrd").write_text("\n".join(["a b", "zä", "a z", *"bbbbb"]) + "\n")
+    dev = f"data.eval_source=manifest:{sounds}/dev.tsv"
+    _, best = start("dev", "steps=1", dev)
+    assert "list.tsv has: 'z' 2 times, 'ä' 1 times. The model" in start.printed("dev")
+    assert 0 < best["cer"]
+    for where in ("data.eval_source", "data.source"):
+        with pytest.raises(DataError, match="silent.tsv has no transcripts. Put NAME.ltr"):
+            start("silent", f"{where}=manifest:{sounds}/silent.tsv")
+
+
 def test_classes_where_there_are_tags_too(start, sounds):
     table = f"table:{sounds}/sounds.tsv"
     head = ["task=classify", "steps=1", "head.time_mask_ratio=0.2"]
