@@ -43,7 +43,7 @@ flags.DEFINE_integer(
     "lm_order",
     None,
     "Text: estimate an n-gram model of this order from text:GLOB, a sentence a line, and write it "
-    "to the file --out, in ARPA format.",
+    "to the file --out, in ARPA format, and its words to words.txt beside it.",
     lower_bound=1,
 )
 flags.DEFINE_bool("lm_letters", False, "Text: whether that model is of letters, not of words.")

@@ -1,17 +1,23 @@
 """From logits to text: the best label of each frame, or a beam search with a language model."""
 
 import os
+import warnings
 
 import numpy as np
 from keras import ops
 
 from d2v_tf.errors import UserError
 from d2v_tf.finetuning.letters import (
+    SPECIALS,
     UNKNOWN,
     WORD_END,
     decode_letters,
     encode_letters,
+    letters_in,
 )
+
+# No word of a language model's: it has a space in it.
+NO_WORD = "no word"
 
 
 def greedy_ids(logits, frame_lengths):
@@ -72,20 +78,22 @@ class BeamSearchDecoder:
 
     Args:
         vocabulary: tuple of V str, the blank first, with `|`.
-        words: optional iterable of str. The words that can be heard.
+        words: optional iterable of str. The words that can be heard; those with a letter that the
+            vocabulary lacks are left out, with a warning.
         language_model: optional str. An ARPA or KenLM file, `ngram.write_arpa`'s, say.
         lm_weight: float. What is best depends on model and language model: try a few on a
             development set.
         word_score: float. Likewise; raise it where words are left out.
         beam_size: int. Hypotheses that are kept at each frame.
         beam_threshold: float. Hypotheses worse than the best by more than this are dropped.
+        warn: callable(str), told of words that are left out. Defaults to `warnings.warn`.
 
     Call: (logits `[B, T, V]`, frame lengths `[B]`) -> list of B str.
 
     Raises:
-        UserError: where flashlight-text is not installed, the file is no language model, the list
-            has no words or one with a letter that the vocabulary lacks, or a number is out of
-            range.
+        UserError: where flashlight-text is not installed, the file is no language model or one of
+            other entries, the list has no word that the vocabulary can spell, or a number is out
+            of range.
     """
 
     def __init__(
@@ -97,6 +105,7 @@ class BeamSearchDecoder:
         word_score=0.0,
         beam_size=100,
         beam_threshold=25.0,
+        warn=warnings.warn,
     ):
         try:
             from flashlight.lib.text import decoder as flashlight
@@ -124,16 +133,13 @@ class BeamSearchDecoder:
             "criterion_type": flashlight.CriterionType.CTC,
         }
         if words is None:
-            entries = self.vocabulary
-            model = _language_model(flashlight, language_model, entries)
+            model = _language_model(flashlight, language_model, self.vocabulary, OF_LETTERS)
             options = flashlight.LexiconFreeDecoderOptions(sil_score=word_score, **common)
             self._decoder = flashlight.LexiconFreeDecoder(options, model, self._word_end, 0, [])
         else:
-            self._words = sorted(set(words))
-            if not self._words:
-                raise UserError("decoding: the list of words to be heard has no words.")
+            self._words = _spellable(words, self.vocabulary, warn)
             entries = [*self._words, UNKNOWN]
-            model = _language_model(flashlight, language_model, entries)
+            model = _language_model(flashlight, language_model, entries, OF_WORDS)
             trie = self._trie(flashlight, model)
             options = flashlight.LexiconDecoderOptions(
                 word_score=word_score, unk_score=float("-inf"), sil_score=0.0, **common
@@ -184,7 +190,43 @@ class BeamSearchDecoder:
         return trie
 
 
-def _language_model(flashlight, path, entries):
+def _spellable(words, vocabulary, warn):
+    """The words of a list that a vocabulary has the letters for, sorted, each once."""
+    words, letters = set(words), letters_in(vocabulary)
+    known = sorted(word for word in words if letters.issuperset(word))
+    if not words:
+        raise UserError("decoding: the list of words to be heard has no words.")
+    if not known:
+        raise UserError(
+            f"decoding: none of the {len(words):,} words to be heard (first: {min(words)!r}) can "
+            f"be spelled with the model's letters, {''.join(sorted(letters))}. Spell them as the "
+            "transcripts do that the model was trained on, case too."
+        )
+    if len(known) < len(words):
+        left_out = sorted(words.difference(known))
+        unknown = sorted(set("".join(left_out)) - letters)
+        warn(
+            f"{len(left_out):,} of the {len(words):,} words to be heard have letters that the "
+            f"model does not know ({' '.join(unknown)}) and are left out (first: {left_out[0]!r})"
+        )
+    return known
+
+
+# What a language model is of, and what else to give where it is of something else.
+OF_LETTERS = (
+    "letters",
+    "Is it a model of words? Give the list of these, too (--words=FILE; tools/prepare.py "
+    "--lm_order writes words.txt beside the model), or a model of letters (--lm_letters there).",
+)
+OF_WORDS = (
+    "words to be heard",
+    "Is it a model of letters, or of words that are spelled in another way, in capitals, say? Give "
+    "a model of words and the list that belongs to it (tools/prepare.py --lm_order writes "
+    "words.txt beside the model).",
+)
+
+
+def _language_model(flashlight, path, entries, kind):
     """KenLM on a file, whose words are numbered as `entries`; or one that knows nothing."""
     if path is None:
         return flashlight.ZeroLM()
@@ -194,10 +236,21 @@ def _language_model(flashlight, path, entries):
     from flashlight.lib.text.dictionary import Dictionary
 
     dictionary = Dictionary()
-    for entry in entries:
+    for entry in (*entries, NO_WORD):
         dictionary.add_entry(entry)
     try:
-        return KenLM(path, dictionary)
+        model = KenLM(path, dictionary)
     except RuntimeError as error:
         reason = str(error).strip().split("\n")[0]
         raise UserError(f"decoding: {path} cannot be read by KenLM ({reason}).") from None
+    scores = [model.score(model.start(False), i)[1] for i in range(len(entries) + 1)]
+    # Whatever it does not know is as improbable as what is no word.
+    asked = [i for i, entry in enumerate(entries) if entry == WORD_END or entry not in SPECIALS]
+    known = sum(scores[i] != scores[-1] for i in asked)
+    what, hint = kind
+    if 2 * known < len(asked):
+        raise UserError(
+            f"decoding: the language model {path} knows {known:,} of the {len(asked):,} {what}. "
+            + hint
+        )
+    return model

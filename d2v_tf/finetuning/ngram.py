@@ -119,6 +119,9 @@ def write_arpa(tables, path):
 def prepare_ngrams(spec, out, order, letters, console):
     """Estimates a model from text files and writes it; `tools/prepare.py --lm_order`.
 
+    Beside a model of words, `words.txt` has all words that it knows, one a line: what a beam search
+    with the model can hear.
+
     Args:
         spec: str. `text:` and a path or a glob of files, plain or `.gz`, a sentence a line, with
             the words as the transcripts have them.
@@ -128,7 +131,7 @@ def prepare_ngrams(spec, out, order, letters, console):
         console: `rich` console.
 
     Raises:
-        DataError: where there is no text, or the file exists or cannot be written.
+        DataError: where there is no text, or a file exists or cannot be written.
     """
     scheme, _, pattern = spec.partition(":")
     if scheme != "text":
@@ -141,12 +144,28 @@ def prepare_ngrams(spec, out, order, letters, console):
     sentences = [words for path in find_files(pattern) for words in _read_sentences(path)]
     if letters:
         sentences = [list(WORD_END.join(words)) for words in sentences]
+    else:
+        word_list, words = os.path.join(os.path.dirname(out), "words.txt"), _words_of(sentences)
+        if os.path.exists(word_list) and _read_sentences(word_list) != [[word] for word in words]:
+            raise DataError(
+                f"data: {word_list} has other words, of another model. Remove it, or choose an "
+                "--out in another folder."
+            )
     tables = estimate_ngrams(sentences, order)
     write_arpa(tables, out)
     counts = ", ".join(f"{len(table):,}" for table in tables)
     unit = "letters" if letters else "words"
     console.print(f"{len(sentences):,} sentences; n-grams of 1 to {order} {unit}: {counts}")
     console.print(f"language model: {out}", markup=False)
+    if not letters:
+        with writing(word_list), open(word_list, "w", encoding="utf-8") as file:
+            file.writelines(f"{word}\n" for word in words)
+        console.print(f"its {len(words):,} words, for --words: {word_list}", markup=False)
+
+
+def _words_of(sentences):
+    """Each word once, sorted."""
+    return sorted({word for sentence in sentences for word in sentence})
 
 
 def _read_sentences(path):

@@ -183,7 +183,7 @@ def test_without_flashlight_the_extra_is_named(monkeypatch):
     ("arguments", "message"),
     [
         ({"language_model": "nowhere.arpa"}, "nowhere.arpa is no file"),
-        ({"words": ["a", "ax"]}, "'x'"),
+        ({"words": ["ax", "x"]}, "none of the 2 words to be heard .first: 'ax'. can be spelled"),
         ({"words": []}, "no words"),
         ({"beam_size": 0}, "beam_size"),
     ],
@@ -191,6 +191,32 @@ def test_without_flashlight_the_extra_is_named(monkeypatch):
 def test_arguments_that_cannot_be_used(arguments, message):
     with pytest.raises(UserError, match=message):
         BeamSearchDecoder(SMALL, **arguments)
+
+
+@flashlight
+def test_words_that_cannot_be_spelled_are_left_out_and_counted(word_model):
+    logits = emissions(*AB_BA_OR_BB)
+    words, lines = ["ab", "ba", "bb", "añ", "b|", "xa"], []
+    decode = BeamSearchDecoder(SMALL, words, word_model, warn=lines.append)
+    assert decode(logits, [6]) == ["ab ba"]
+    assert lines == [
+        "3 of the 6 words to be heard have letters that the model does not know (x | ñ) and are "
+        "left out (first: 'añ')"
+    ]
+    with pytest.warns(UserWarning, match="1 of the 2 words"):
+        BeamSearchDecoder(SMALL, ["ab", "x"])
+
+
+@flashlight
+def test_a_language_model_of_something_else_is_refused(word_model, tmp_path):
+    with pytest.raises(UserError, match=r"lm.arpa knows 0 of the 3 letters. .*--words=FILE"):
+        BeamSearchDecoder(SMALL, language_model=word_model)
+    path = tmp_path / "letters.arpa"
+    write_arpa(estimate_ngrams([list("ab|ba"), list("bb")], 2), path)
+    with pytest.raises(UserError, match="knows 0 of the 2 words to be heard. Is it a model of let"):
+        BeamSearchDecoder(SMALL, ["ab", "ba"], str(path))
+    # Half of the words are enough: a list may be larger than what the model was made of.
+    BeamSearchDecoder(SMALL, ["ab", "ba", "aaa", "bbb"], word_model)
 
 
 @flashlight

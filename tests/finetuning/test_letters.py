@@ -1,6 +1,5 @@
 """Transcripts as numbers and back."""
 
-import numpy as np
 import pytest
 
 from d2v_tf.data.reading import DataError

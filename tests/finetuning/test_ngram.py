@@ -1,15 +1,18 @@
 """The n-gram estimator: a distribution for every history, by hand on a small text, and in KenLM."""
 
+import io
 import itertools
 import math
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from d2v_tf.data.reading import DataError
 from d2v_tf.finetuning.ngram import (
     FALLBACK,
     estimate_ngrams,
+    prepare_ngrams,
     score_sentence,
     write_arpa,
 )
@@ -141,3 +144,26 @@ def test_files_are_the_same_every_time(tmp_path):
 def test_what_cannot_be_estimated_is_refused(sentences, order, message):
     with pytest.raises(DataError, match=message):
         estimate_ngrams(sentences, order)
+
+
+def test_a_model_of_words_has_its_words_beside_it(tmp_path):
+    (tmp_path / "a.txt").write_text("zwei eins\n\neins  drei\n")
+    console = Console(file=io.StringIO(), width=200)
+    spec = f"text:{tmp_path}/a.txt"
+
+    def prepare(name, order=2, letters=False):
+        prepare_ngrams(spec, str(tmp_path / "lm" / name), order, letters, console)
+
+    (tmp_path / "lm").mkdir()
+    prepare("letters.arpa", letters=True)
+    assert not (tmp_path / "lm" / "words.txt").exists()
+    prepare("2.arpa")
+    assert (tmp_path / "lm" / "words.txt").read_text() == "drei\neins\nzwei\n"
+    assert f"its 3 words, for --words: {tmp_path}/lm/words.txt" in console.file.getvalue()
+    prepare("3.arpa", order=3)  # of the same words
+    with pytest.raises(DataError, match="3.arpa exists already"):
+        prepare("3.arpa")
+    (tmp_path / "a.txt").write_text("vier\n")
+    with pytest.raises(DataError, match="words.txt has other words, of another model. Remove it"):
+        prepare("4.arpa")
+    assert not (tmp_path / "lm" / "4.arpa").exists()
