@@ -117,14 +117,14 @@ def linear_probe_accuracy(train, test, strengths=(0.001, 0.01, 0.1)):
     Raises:
         DataError: for too few examples to learn from.
     """
-    if len(np.unique(train[1][np.arange(len(train[1])) % 5 != 4])) < 2:
+    held_out = np.arange(len(train[1])) % 5 == 4
+    if not held_out.any() or len(np.unique(train[1][~held_out])) < 2:
         raise DataError(
             f"A linear probe needs examples of two classes or more among four fifths of the "
-            f"{len(train[1])} that it learns from. Name more --train_data."
+            f"{len(train[1])} that it learns from, and five in all. Name more --train_data."
         )
     scaler = StandardScaler().fit(train[0])
     features, labels = scaler.transform(train[0]), train[1]
-    held_out = np.arange(len(labels)) % 5 == 4
 
     def fit(strength, features, labels):
         return LogisticRegression(C=strength, max_iter=1000, tol=1e-3).fit(features, labels)

@@ -67,9 +67,39 @@ def resolve_durations(recipe, steps):
             elif isinstance(value, str) and any(part in field.metadata for part in _PARTS):
                 part = float(value[:-1]) / 100
                 changes[name] = max(1, round(part * steps)) if part else 0
+        if isinstance(group, FinetuneSchedule):
+            changes |= _without_excess({**dict(group), **changes}, changes, steps)
         return group.model_copy(update=changes)
 
     return resolve(recipe).model_copy(update={"steps": steps})
+
+
+STAGES = ("warmup_steps", "hold_steps", "decay_steps")
+
+
+def _without_excess(schedule, rounded, steps):
+    """Stages that were rounded one by one must not be longer than the run together."""
+    excess = sum(schedule[name] for name in STAGES) - steps
+    if not 0 < excess <= len(rounded):  # more is no matter of rounding
+        return {}
+    longest = max(rounded, key=schedule.get)
+    return {longest: schedule[longest] - excess}
+
+
+def duration_problems(recipe, steps):
+    """Pairs (key, what is wrong) of durations that do not fit into a run of so many updates."""
+    freeze, schedule = recipe.freeze.backbone_steps, resolve_durations(recipe, steps).schedule
+    stages = STAGES if schedule.kind == "tri_stage" else STAGES[:1]
+    length = sum(getattr(schedule, name) for name in stages)
+    if length > steps:
+        yield "schedule", f"its stages take {length:,} updates, more than the {steps:,} of the run"
+    # As a part of the run, 100% may be meant: only the head is trained. From scratch it is ignored.
+    if isinstance(freeze, int) and freeze >= steps and recipe.init != "scratch":
+        yield (
+            "freeze.backbone_steps",
+            f"{freeze:,} of {steps:,} updates would leave the backbone as it is. Give fewer, 0 to "
+            "train it from the start, or 100% to train the head alone",
+        )
 
 
 class FinetuneOptimizer(OptimizerGroup):
@@ -127,6 +157,8 @@ class FinetuneRecipe(Group):
             )
         if self.schedule.kind == "tri_stage" and self.schedule.final_scale == 0:
             yield "schedule.final_scale", "0.0 is not above 0, which an exponential decay needs"
+        if self.steps is not None:  # else once it is known how many updates an epoch has
+            yield from duration_problems(self, self.steps)
 
 
 class FinetuneVisionModel(Group):
@@ -160,7 +192,7 @@ class FinetuneVisionData(Group):
     rand_augment: tuple[Positive, Magnitude] | None = None  # operations, and how strong
     erasing: Fraction = 0.0
     mixup: ZeroOrMore = 0.0
-    cutmix: ZeroOrMore = 0.0
+    cutmix: Fraction = 0.0
     mean: tuple[Number, ...] | None = None  # the backbone's where they are not given
     std: tuple[AboveZero, ...] | None = None
 
@@ -174,6 +206,14 @@ class FinetuneVisionRecipe(FinetuneRecipe):
     model: FinetuneVisionModel = FinetuneVisionModel()
     head: VisionHead = VisionHead()
     data: FinetuneVisionData = FinetuneVisionData()
+
+    def problems(self):
+        """As of any recipe; and what a pixel is normalized by, of which each channel has one."""
+        yield from super().problems()
+        for key in ("mean", "std"):
+            values = getattr(self.data, key)
+            if values is not None and len(values) != 3:
+                yield f"data.{key}", f"{len(values)} numbers for the 3 channels of an image"
 
 
 class FinetuneSpeechModel(Group):

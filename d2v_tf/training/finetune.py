@@ -20,7 +20,7 @@ from d2v_tf.finetuning.optimizer import LayerwiseAdamW, lr_scales
 from d2v_tf.interop.loading import load_with_report, on_backbone
 from d2v_tf.interop.preprocessing import load_preprocessing
 from d2v_tf.schema.common import COMPILERS
-from d2v_tf.schema.finetune import Freeze, resolve_durations
+from d2v_tf.schema.finetune import Freeze, duration_problems, resolve_durations
 from d2v_tf.training.checkpoints import Checkpointer, Checkpoints
 from d2v_tf.training.evaluations import Evaluations
 from d2v_tf.training.guard import FiniteGuard
@@ -132,6 +132,11 @@ def open_backbone(recipe):
         path = recipe.scratch
         if os.sep not in path and not path.endswith((".yaml", ".yml")):
             path = str(PRETRAIN_CONFIGS / f"{path}.yaml")
+        if not os.path.isfile(path):
+            raise UserError(
+                f"scratch: {recipe.scratch} is no recipe for pre-training ({path} is no file). "
+                f"Give one of configs/pretrain, such as {recipe.modality}_tiny, or RUN/config.yaml."
+            )
         pretraining = load_recipe(path, modality=recipe.modality)
         backbone = modality_of(pretraining).backbone(
             **{**pretraining.model.model_dump(), **_given(recipe.model)}, dtype=policy
@@ -169,10 +174,16 @@ def open_data(recipe, backbone, preprocessing, warn):
 
 
 def resolve_steps(recipe, data):
-    """The recipe with its number of updates, and everything that was a part of it."""
+    """The recipe with its number of updates, and everything that was a part of it.
+
+    Raises:
+        UserError: where a duration is longer than the run.
+    """
     steps = recipe.steps
     if steps is None:
         steps = max(1, math.ceil(recipe.epochs * data.batches_per_epoch))
+        for key, problem in duration_problems(recipe, steps):
+            raise UserError(f"{key}: {problem} ({recipe.epochs:g} epochs of {data.name}).")
     return resolve_durations(recipe, steps)
 
 

@@ -166,13 +166,16 @@ def open_tokenizer(path, backbone, layer):
         tokenizer = TextTokenizer.from_layer(layer)
     else:
         raise DataError(
-            "data.tokenizer: the backbone came without a tokenizer. Give the folder of one, as in "
-            "--set data.tokenizer=corpus/tokenizer; tools/prepare.py --modality=text makes one."
+            "data.tokenizer: the backbone came without a tokenizer, as all do from scratch. Give "
+            "the folder of one, as in --set data.tokenizer=corpus/tokenizer; tools/prepare.py "
+            "--modality=text makes one. From scratch, give the recipe that belongs to it, too, as "
+            "in --set scratch=RUN/config.yaml."
         )
     if tokenizer.vocabulary_size > backbone.vocabulary_size:
         raise DataError(
             f"data.tokenizer: it has {tokenizer.vocabulary_size:,} tokens and the backbone "
-            f"{backbone.vocabulary_size:,} (vocabulary_size). Give the one it was trained with."
+            f"{backbone.vocabulary_size:,} (vocabulary_size). Give the one it was trained with; "
+            "from scratch, a recipe with so many, as in --set scratch=RUN/config.yaml."
         )
     return tokenizer
 

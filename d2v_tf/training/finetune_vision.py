@@ -5,6 +5,7 @@ import numpy as np
 
 from d2v_tf.backbones.preprocessing import Data2VecImageConverter
 from d2v_tf.data.labels import find_classes
+from d2v_tf.data.reading import DataError
 from d2v_tf.data.subsets import stratified_subset
 from d2v_tf.data.vision_labelled import evaluation_dataset, training_dataset
 from d2v_tf.data.vision_sources import open_images
@@ -46,7 +47,12 @@ class ImageClasses(LabelledData):
                 stratified_subset(source.labels, recipe.label_fraction, recipe.seed)
             )
         super().__init__(recipe, warn, source, eval_source)
-        size = group.image_size
+        size, patch = group.image_size, backbone.patch_size
+        if size is not None and size % patch:
+            raise DataError(
+                f"data.image_size: {size} pixels are not whole patches of the backbone's {patch}. "
+                f"Give {max(size // patch, 1) * patch} or {(size // patch + 1) * patch}."
+            )
         self.image_shape = backbone.image_shape if size is None else (size, size, 3)
         mean, std = mean_and_std(preprocessing)
         self.view = {

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from d2v_tf.data.reading import DataError
 from d2v_tf.finetuning.probes import (
     knn_accuracy,
     linear_probe_accuracy,
@@ -37,6 +38,15 @@ def test_labels_that_have_nothing_to_do_with_the_features_give_chance():
     scores = probe(train, test)
     # Five standard deviations of the mean of 1,000 draws at 1/4.
     assert abs(scores["knn"] - 0.25) < 0.07 and abs(scores["linear"] - 0.25) < 0.07
+
+
+@pytest.mark.parametrize("count", [0, 2, 4])
+def test_a_linear_probe_of_too_few_examples_is_refused(count):
+    few = np.eye(4, dtype="float32")[:count], np.arange(count) % 2
+    with pytest.raises(
+        DataError, match=f"four fifths of the {count} that it learns from, and five"
+    ):
+        linear_probe_accuracy(few, clusters(10, 1))
 
 
 def test_scores_are_of_the_test_examples():

@@ -12,6 +12,7 @@ from rich.console import Console
 import d2v_tf
 from d2v_tf.config import load_finetune_recipe
 from d2v_tf.errors import UserError
+from d2v_tf.schema.finetune import duration_problems, resolve_durations
 from d2v_tf.training import finetune as finetuning
 from d2v_tf.training.finetune import finetune
 from d2v_tf.training.guard import RunStopped
@@ -254,6 +255,43 @@ def test_durations_and_tasks_that_are_none(start):
         start("never", "checkpoint_every=0%")
     with pytest.raises(UserError, match="task"):
         start("what", "task=clasify")
+
+
+def test_durations_that_are_longer_than_the_run(start, tmp_path):
+    with pytest.raises(UserError, match="schedule: its stages take 9 updates, more than the 8 of"):
+        start("no", "schedule.warmup_steps=9")
+    init = f"init={tmp_path / 'nowhere'}"  # refused before it is opened
+    with pytest.raises(UserError, match="backbone_steps: 8 of 8 updates would leave .* or 100%"):
+        start("no", "freeze.backbone_steps=8", init)
+    epochs = ["steps=null", "epochs=2"]  # 16 photos by 4
+    with pytest.raises(UserError, match=r"stages take 9 updates, .* \(2 epochs of .*train"):
+        start("no", *epochs, "schedule.warmup_steps=9")
+
+
+def test_parts_of_a_short_run_are_rounded_together():
+    text = "{kind: tri_stage, warmup_steps: 10%, hold_steps: 40%, decay_steps: 50%, final_scale: 1}"
+    config = finetuning.PRETRAIN_CONFIGS.parent / "finetune" / "vision_tiny.yaml"
+    recipe = load_finetune_recipe(str(config), [f"schedule={text}"])
+    for steps in range(2, 40):
+        schedule = resolve_durations(recipe, steps).schedule
+        stages = schedule.warmup_steps, schedule.hold_steps, schedule.decay_steps
+        assert sum(stages) <= steps and min(stages) >= (steps > 2)
+        assert not list(duration_problems(recipe, steps))
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("data.image_size=22", "image_size: 22 pixels are not whole patches .* Give 20 or 24"),
+        ("scratch=nothing", "scratch: nothing is no recipe .*nothing.yaml is no file"),
+        ("data.cutmix=1.5", "data.cutmix: 1.5 is not at most 1"),
+        ("data.mean=[0.5]", "data.mean: 1 numbers for the 3 channels of an image"),
+        ("data.std=[1,1,1,1]", "data.std: 4 numbers for the 3 channels of an image"),
+    ],
+)
+def test_values_that_do_not_fit(start, setting, message):
+    with pytest.raises(UserError, match=message):
+        start("no", setting)
 
 
 def test_from_scratch_nothing_is_frozen(start):

@@ -26,7 +26,7 @@ xla: parts
 log_every: 1
 optimizer: {learning_rate: 0.01}
 head: {time_mask_ratio: 0.3, time_mask_length: 2, channel_mask_ratio: 0.2, channel_mask_length: 2}
-freeze: {frontend: true, backbone_steps: 4}
+freeze: {frontend: true, backbone_steps: 66%}  # 4
 evaluate_every: 3
 checkpoint_every: 3
 data: {max_seconds: 0.2, buckets: 1}

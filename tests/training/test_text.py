@@ -9,6 +9,7 @@ from d2v_tf.config import load_recipe
 from d2v_tf.data.prepare_text import prepare_text
 from d2v_tf.data.reading import DataError
 from d2v_tf.data.tokenization import load_tokenizer, train_tokenizer
+from d2v_tf.training.finetune_text import open_tokenizer
 from d2v_tf.training.text import TextData
 from tests.data.texts import write_corpus
 from tests.interop.tiny import make_backbone
@@ -73,3 +74,12 @@ def test_text_is_tokenized_as_what_the_run_starts_from_was(prepared, tmp_path):
         f"{tmp_path}/init came without a tokenizer: the data's has to be the one that it was "
         "trained with"
     ]
+
+
+def test_a_classifier_from_scratch_is_told_where_tokenizer_and_recipe_come_from(prepared):
+    backbone = make_backbone("text", vocabulary_size=20)
+    with pytest.raises(DataError, match="data.tokenizer=corpus/tokenizer.*scratch=RUN/config.yaml"):
+        open_tokenizer(None, backbone, None)
+    folder = f"{prepared.removeprefix('folder:')}/tokenizer"
+    with pytest.raises(DataError, match="300 tokens and the backbone 20 .*scratch=RUN/config.yaml"):
+        open_tokenizer(folder, backbone, None)
