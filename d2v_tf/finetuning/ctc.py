@@ -59,10 +59,22 @@ class Data2VecSpeechCTC(keras_hub.models.Task):
 
     Example:
     ```python
-    model = Data2VecSpeechCTC(d2v_tf.load_backbone("runs/speech/preset"), letter_vocabulary(texts))
-    model.compile(keras.optimizers.Adam(1e-3))
-    model.fit(dataset, steps_per_epoch=1000)
-    ids, lengths = greedy_ids(model(inputs), model.frame_lengths(inputs))
+    import d2v_tf
+    import soundfile
+
+    recordings = {"a.wav": "one two", "b.wav": "three"}  # mono, 16 kHz
+    texts = list(recordings.values())
+    inputs = d2v_tf.Data2VecAudioConverter()([soundfile.read(path)[0] for path in recordings])
+    vocabulary = d2v_tf.letter_vocabulary(texts)  # the blank, then "|" and the letters
+    labels = d2v_tf.pad_labels(d2v_tf.encode_letters(texts, vocabulary))  # [B, L], -1 behind
+
+    model = d2v_tf.Data2VecSpeechCTC(d2v_tf.load_backbone("runs/speech"), vocabulary)
+    model.compile(d2v_tf.LayerwiseAdamW(1e-3))
+    freeze = d2v_tf.FreezeBackbone(10)  # the head alone, for ten updates
+    model.fit(inputs, labels, batch_size=2, epochs=30, shuffle=False, callbacks=[freeze])
+
+    heard = d2v_tf.GreedyDecoder(vocabulary)(model(inputs), model.frame_lengths(inputs))
+    print(d2v_tf.evaluate_ctc(model, [(inputs, range(len(texts)))], texts).wer, heard)
     ```
     """
 

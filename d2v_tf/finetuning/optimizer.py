@@ -20,11 +20,19 @@ class LayerwiseAdamW(keras.optimizers.Adam):
 
     Example:
     ```python
+    import d2v_tf
+    import keras
+    import numpy as np
+
+    classifier = d2v_tf.Data2VecImageClassifier(d2v_tf.load_backbone("runs/vision"), num_classes=10)
+    scales = d2v_tf.lr_scales(classifier, layer_decay=0.65)
     classifier.compile(
-        LayerwiseAdamW(
-            4e-3, lr_scales=lr_scales(classifier, layer_decay=0.65), weight_decay=0.05
-        )
+        d2v_tf.LayerwiseAdamW(4e-3, lr_scales=scales, weight_decay=0.05),
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
     )
+    images = np.random.normal(size=(20, *classifier.backbone.image_shape))  # as a converter's
+    classifier.fit(images, np.arange(20) % 10, batch_size=4, epochs=2, shuffle=False)
     ```
     """
 

@@ -4,7 +4,6 @@ import dataclasses
 
 import jiwer
 import keras
-from keras import ops
 
 from d2v_tf.finetuning.decoding import GreedyDecoder
 
@@ -40,7 +39,7 @@ def evaluate_ctc(model, dataset, transcripts, decode=None):
 
     Args:
         model: `Data2VecSpeechCTC`.
-        dataset: iterable of (inputs, int `[B]`, the utterances' places in `transcripts`), as
+        dataset: iterable of (inputs, `[B]` ints, the utterances' places in `transcripts`), as
             `d2v_tf.data.transcribed.recognition_dataset` gives it.
         transcripts: list of str. The references.
         decode: optional function of (logits `[B, T, V]`, frame lengths `[B]`) to a list of B str.
@@ -55,7 +54,7 @@ def evaluate_ctc(model, dataset, transcripts, decode=None):
         # Not the task's own, which would apply its preprocessor to what is ready.
         logits = keras.Model.predict_on_batch(model, inputs)
         hypotheses = decode(logits, model.frame_lengths(inputs))
-        references = [transcripts[int(i)] for i in ops.convert_to_numpy(indices)]
+        references = [transcripts[int(i)] for i in indices]
         samples += zip(references, hypotheses, strict=True)
     return count_errors(samples)
 
