@@ -1,6 +1,8 @@
 """`tools/finetune.py` and `tools/evaluate.py` as a user runs them, in processes of their own."""
 
 import json
+import shlex
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +13,7 @@ import soundfile
 
 import d2v_tf
 from d2v_tf.data.tokenization import train_tokenizer
+from d2v_tf.interop.loading import backbone_class_in
 from tests.data.images import write_tree
 from tests.forked_tools import run_tool as run
 from tests.interop.tiny import make_backbone
@@ -50,6 +53,11 @@ def folder(tmp_path_factory):
         soundfile.write(path, 0.1 * rng.standard_normal(16_000), 16_000, subtype="PCM_16")
         lines.append(f"{path.name}\t{('hum', 'hiss', 'hum,hiss')[i % 3]}\t{'ab'[i > 7]}")
     (root / "sounds" / "tags.tsv").write_text("\n".join(lines) + "\n")
+    for name, numbers in (("train", range(8)), ("dev", range(8, 12))):
+        said = [("one two", "two", "on", "no two")[i % 4] for i in numbers]
+        (root / "sounds" / f"{name}.wrd").write_text("\n".join(said) + "\n")
+        paths = [f"{i}.wav\t16000" for i in numbers]
+        (root / "sounds" / f"{name}.tsv").write_text("\n".join([".", *paths]) + "\n")
     (root / "glue" / "RTE").mkdir(parents=True)
     for split, count in (("train", 12), ("dev", 4)):
         rows = ["index\tsentence1\tsentence2\tlabel"]
@@ -157,6 +165,68 @@ def test_tags_from_a_table(folder):
     record = json.loads((folder / "tags" / "evaluations.jsonl").read_text().splitlines()[-1])
     assert 0 <= record["mean_average_precision"] <= 1
     assert "2 classes: hiss, hum" in done.stdout
+
+
+def test_recognition_from_a_run_to_a_transcript(folder):
+    done = run(
+        "finetune.py",
+        "--task=ctc",
+        f"--init={folder}/speech",
+        f"--data=manifest:{folder}/sounds/train.tsv",
+        f"--eval_data=manifest:{folder}/sounds/dev.tsv",
+        f"--workdir={folder}/ctc",
+        "--set=batch_size=4",
+        "--set=data.max_seconds=1.1",
+        "--quiet",
+        *SHORT,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == f"model: {folder}/ctc/preset"
+    assert "cer" in done.stdout and "loss" not in done.stdout
+    lines = (folder / "ctc" / "evaluations.jsonl").read_text().splitlines()
+    best = min(map(json.loads, lines), key=lambda record: record["wer"])
+    done = run(
+        "evaluate.py",
+        f"--model={folder}/ctc",
+        f"--data=manifest:{folder}/sounds/dev.tsv",
+        "--json",
+    )
+    assert done.returncode == 0, done.stderr
+    scores = json.loads(done.stdout)["scores"]
+    assert scores == pytest.approx({"wer": best["wer"], "cer": best["cer"]})
+
+
+def test_a_run_that_is_stopped_says_how_to_go_on(folder):
+    arguments = [
+        "--task=tag",
+        f"--init={folder}/speech",
+        f"--data=table:{folder}/sounds/tags.tsv?part=a",
+        f"--eval_data=table:{folder}/sounds/tags.tsv?part=b",
+        f"--workdir={folder}/stopped",
+        "--set=batch_size=2",
+        *SHORT,
+        "--set=steps=4000",
+    ]
+    command = [sys.executable, str(TOOLS / "finetune.py"), *arguments]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, **pipes) as tool:
+        while not (line := tool.stdout.readline()).startswith("step 2/"):
+            assert line or tool.poll() is None, tool.stderr.read()
+        tool.send_signal(signal.SIGINT)
+        _, errors = tool.communicate(timeout=100)
+    assert tool.returncode == 130
+    said, again = errors.splitlines()  # and nothing of TensorFlow's
+    assert said == f"stopped; the same command continues the run in {folder}/stopped:"
+    assert shlex.split(again) == command
+
+
+def test_the_modality_is_what_the_recipe_or_the_start_says(folder):
+    for start, class_ in (("vision", "VisionBackbone"), ("speech", "Speech"), ("text", "Text")):
+        assert class_ in backbone_class_in(f"{folder}/{start}").__name__
+    config = Path(TOOLS).parent / "configs" / "finetune" / "vision_tiny.yaml"
+    nowhere = "--data=folder:nowhere", f"--workdir={folder}/none"
+    done = run("finetune.py", "--task=classify", "--init=scratch", f"--config={config}", *nowhere)
+    assert done.returncode == 1 and "nowhere" in done.stderr and "modality" not in done.stderr
 
 
 def test_a_task_of_glue(folder):
