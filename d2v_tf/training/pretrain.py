@@ -149,8 +149,9 @@ def _pretrain(recipe, workdir, everybody, published_batch_size, replicas, quiet,
         backbone = model.student
         rare = {"probe": recipe.probe_every, "checkpoint": recipe.checkpoint_every}
         time_left = TimeLeft(recipe.steps, {**rare, "pictures": recipe.checkpoint_every})
-        evidence = Evidence(workdir, console, data.probe_tasks() if is_chief else [], time_left)
-        print_summary(talk, recipe, model, data, published_batch_size, replicas)
+        tasks = data.probe_tasks() if is_chief else []
+        evidence = Evidence(workdir, console, tasks, time_left, talk)
+        print_summary(talk, warn, recipe, model, data, published_batch_size, replicas)
 
         checkpoints = Checkpoints(
             os.path.join(workdir, "checkpoints"), model, recipe.keep_checkpoints, recipe.keep_every
@@ -289,6 +290,7 @@ def _fit(
         )
         pictures = Pictures(log, recipe, data, recipe.checkpoint_every, warn)
         callbacks = [log, *callbacks, checkpointer, pictures]
+        evidence.write_to(log.writer, start)
         if profile:
             folder = os.path.join(workdir, "tensorboard")
             looks = Profile(folder, start, *profile, lambda line: console.print(escape(line)), warn)
@@ -327,6 +329,9 @@ def _fit(
                 shuffle=False,  # the input is shuffled by position already
                 callbacks=[*callbacks, stop],
             )
+        if replicas.is_chief:
+            log.say_next("probing")
+            evidence.measure(backbone, recipe.steps)
     finally:
         if looks:
             looks.stop()
