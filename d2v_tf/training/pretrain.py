@@ -5,7 +5,6 @@ import os
 import shutil
 import zlib
 
-import keras
 import tensorflow as tf
 from rich.console import Console
 from rich.markup import escape
@@ -13,8 +12,6 @@ from rich.markup import escape
 from d2v_tf.config import dump_recipe
 from d2v_tf.data.reading import first_line
 from d2v_tf.errors import UserError
-from d2v_tf.pretraining.data2vec import Data2Vec
-from d2v_tf.pretraining.replicas import replica_scope
 from d2v_tf.training.checkpoints import Checkpointer, Checkpoints
 from d2v_tf.training.evidence import Evidence
 from d2v_tf.training.guard import HealthGuard
@@ -23,9 +20,8 @@ from d2v_tf.training.logs import RunLog, drop_records_after
 from d2v_tf.training.machine import note_start
 from d2v_tf.training.memory import peak_bytes
 from d2v_tf.training.modalities import modality_of
-from d2v_tf.training.optimizer import build_optimizer
+from d2v_tf.training.model import build_model
 from d2v_tf.training.pictures import Pictures
-from d2v_tf.training.precision import POLICIES, resolve_precision, resolve_xla
 from d2v_tf.training.profiling import Profile, parse_profile
 from d2v_tf.training.report import REPORT, report_at_end
 from d2v_tf.training.start import start_from
@@ -41,43 +37,6 @@ class WorkerLost(UserError):
 
 # How TensorFlow says that a worker does not answer: nothing that this one did.
 LOST = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.DeadlineExceededError)
-
-
-def build_model(recipe, strategy=None):
-    """Builds a recipe's `Data2Vec` with its optimizer, ready to fit.
-
-    Seeds Python, NumPy and Keras with `recipe.seed` first, so equal recipes give equal weights.
-
-    Args:
-        recipe: a resolved `Recipe`.
-        strategy: optional `tf.distribute.Strategy`, for a model in replicas.
-
-    Returns:
-        A compiled `Data2Vec`.
-    """
-    with replica_scope(strategy or tf.distribute.get_strategy()):
-        return _build_model(recipe)
-
-
-def _build_model(recipe):
-    modality = modality_of(recipe)
-    precision = resolve_precision(recipe.precision)
-    keras.utils.set_random_seed(recipe.seed)
-    backbone = modality.backbone(**recipe.model.model_dump(), dtype=POLICIES[precision])
-    # It is probed by one worker, on one device: Keras would have all of them predict every batch.
-    backbone._distribute_strategy = None
-    xla = resolve_xla(recipe.xla)
-    model = Data2Vec(
-        backbone,
-        **recipe.data2vec.model_dump(),
-        max_masked=modality.max_masked(recipe),
-        accumulate=recipe.accumulate,
-        remat=recipe.remat,
-        compile_parts=xla == "parts",
-    )
-    optimizer = build_optimizer(recipe, model.trainable_variables)
-    model.compile(optimizer, jit_compile=xla is True)
-    return model
 
 
 def pretrain(

@@ -16,6 +16,7 @@ from d2v_tf.reporting.report import write_report
 from d2v_tf.training.checkpoints import Checkpoints
 from d2v_tf.training.logs import read_json_lines
 from d2v_tf.training.modalities import modality_of
+from d2v_tf.training.model import build_model
 
 REPORT = "report.html"
 
@@ -161,8 +162,6 @@ def _weights(workdir, recipe):
         return load_with_report(preset)[0], f"after the last of {recipe.steps:,} updates"
     if not os.path.isdir(os.path.join(workdir, "checkpoints")):
         return None, ""
-    from d2v_tf.training.pretrain import build_model  # which imports this
-
     model = build_model(recipe)
     step, _ = Checkpoints(os.path.join(workdir, "checkpoints"), model).restore()
     return (model.student, f"after {step:,} of {recipe.steps:,} updates") if step else (None, "")
