@@ -2,6 +2,7 @@
 
 import yaml
 
+from d2v_tf.config import flatten
 from d2v_tf.reporting import speech, text, vision
 from d2v_tf.reporting.curves import curves
 from d2v_tf.reporting.embedding import embedding
@@ -107,14 +108,3 @@ def pictures(records):
         [embedding(s) for s in seen],
     )
     return sections
-
-
-def flatten(mapping, prefix=""):
-    """A recipe's groups as keys with dots."""
-    flat = {}
-    for key, value in mapping.items():
-        if isinstance(value, dict):
-            flat |= flatten(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
