@@ -199,8 +199,8 @@ def test_what_the_pictures_hide_is_what_the_student_has_to_predict(runs):
     record = open_record(str(root / "text"))
     batch = record.data.first_examples(1)
     row = text.row_of(batch, 0, record.data)
-    assert [hidden for _, _, hidden in row] == batch["mask"][0].numpy()[: len(row)].tolist()
-    assert all((seen == "<mask>") == hidden for _, seen, hidden in row)
+    assert [token.hidden for token in row] == batch["mask"][0].numpy()[: len(row)].tolist()
+    assert all((token.seen == "<mask>") == token.hidden for token in row)
     assert speech.spans(np.array([1, 1, 0, 0, 1, 0, 1], bool)) == [(0, 2), (4, 5), (6, 7)]
 
 
