@@ -11,6 +11,7 @@ from rich.console import Console
 
 from d2v_tf.config import load_recipe
 from d2v_tf.reporting import speech, text, vision
+from d2v_tf.reporting.figures import COLORS
 from d2v_tf.training import report as training_report
 from d2v_tf.training.logs import read_json_lines
 from d2v_tf.training.pretrain import pretrain
@@ -104,7 +105,8 @@ def test_a_browser_has_nothing_to_complain_of(side_by_side, tmp_path, dark):
     assert any("Content Security Policy" in line for line in console_of(broken))
 
 
-def test_runs_side_by_side(side_by_side):
+def test_runs_side_by_side(runs, side_by_side):
+    root, _ = runs
     with pytest.raises(ReportError, match="--out: say which file"):
         report(["a", "b"])
     page = side_by_side.read_text(encoding="utf-8")
@@ -114,6 +116,12 @@ def test_runs_side_by_side(side_by_side):
     assert differ["checkpoint_every"] == ["2", "500", "500", "500"]
     assert differ["log_every"] == ["2", "1", "2", "2"]
     assert "seed" not in differ  # the same for all
+    curves = page.split("<h2>Over the updates</h2>")[1].split("<h2>")[0]
+    legend = re.search('<div class="legend">(.*?)</div>', curves).group(1)
+    shown = re.findall(r'background: (#\w+)"></span>(\w+)</span>', legend)
+    assert shown == list(zip(COLORS, ("vision", "quiet", "speech", "text"), strict=False))
+    alone = (root / "text" / "report.html").read_text(encoding="utf-8")
+    assert '<div class="legend">' not in alone  # neither two runs nor labels
 
 
 def test_quiet_prints_nothing_but_the_end(runs):
