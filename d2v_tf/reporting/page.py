@@ -4,6 +4,8 @@ import os
 
 from d2v_tf.reporting.figures import COLORS, escape
 
+# What is apart from the numbered colors, one of which is a gray.
+REST_COLOR = "#88888860"
 # The page may load nothing; a browser says so on its console where something tries to.
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 CSS = """
@@ -130,13 +132,24 @@ def color_of(number):
 
 def dot(number):
     """The spot of color that stands for a run or a class."""
-    return f'<span class="dot" style="background: {color_of(number)}"></span>'
+    return _spot(color_of(number))
 
 
-def legend(names):
-    """Spots of color and what they stand for."""
-    items = "".join(f"<span>{dot(i)}{escape(name)}</span>" for i, name in enumerate(names))
+def legend(names, rest=""):
+    """Spots of color and what they stand for.
+
+    Args:
+        names: list of str, of runs or classes by their numbers.
+        rest: str. What has none of their colors; empty where there is no such thing.
+    """
+    spots = [(dot(i), name) for i, name in enumerate(names)]
+    spots += [(_spot(REST_COLOR), rest)] if rest else []
+    items = "".join(f"<span>{spot}{escape(name)}</span>" for spot, name in spots)
     return f'<div class="legend">{items}</div>'
+
+
+def _spot(color):
+    return f'<span class="dot" style="background: {color}"></span>'
 
 
 def side_by_side(records, content):

@@ -103,8 +103,8 @@ def pictures(records):
     )
     add(
         "All of them in a plane",
-        "t-SNE of mean-pooled features: who is near whom means something, how far apart groups "
-        "lie does not. Labels were not trained on.",
+        "Mean-pooled features; of more classes than there are colors, the most frequent are "
+        "colored. Labels were not trained on.",
         [embedding(s) for s in seen],
     )
     return sections
