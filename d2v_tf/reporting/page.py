@@ -156,13 +156,15 @@ def side_by_side(records, content):
     """What each run shows, in columns.
 
     Args:
-        records: list of `RunRecord`.
-        content: list of str, HTML, one a run.
+        records: list of `RunRecord`, all of the page's: a run has one color everywhere.
+        content: list of str, HTML, one a run; `None` where a run has nothing to show.
     """
     heads = [""] * len(records)
     if len(records) > 1:
         heads = [f"<h3>{dot(i)}{escape(r.name)}</h3>" for i, r in enumerate(records)]
     columns = "".join(
-        f'<div class="run">{head}{part}</div>' for head, part in zip(heads, content, strict=True)
+        f'<div class="run">{head}{part}</div>'
+        for head, part in zip(heads, content, strict=True)
+        if part is not None
     )
     return f'<div class="runs">{columns}</div>'

@@ -15,10 +15,30 @@ from d2v_tf.reporting.probes import probes
 # What is shown of a modality's examples.
 PICTURES = {"vision": vision, "speech": speech, "text": text}
 NUM_MASKED = 8
+# The sections that look at examples, and how to read them.
+MASKS, FEATURES, NEIGHBORS, PLANE = (
+    "Masks",
+    "What the features see",
+    "Nearest neighbors",
+    "All of them in a plane",
+)
+NOTES = {
+    MASKS: "The run's first examples: what the student has to predict is hidden from it.",
+    FEATURES: "Like colors are like features: the first three principal components of all "
+    "positions' last hidden states as red, green and blue. Attention is the last block's, the mean "
+    "of its heads.",
+    NEIGHBORS: "By the cosine of mean-pooled features less their mean; on the left the example, "
+    "then the nearest of the others, ✗ where the label is another.",
+    PLANE: "Mean-pooled features; of more classes than there are colors, the most frequent are "
+    "colored. Labels were not trained on.",
+}
 
 
 def write_report(records, path):
     """Writes a page that shows what runs did and what they learned.
+
+    Pictures that cannot be made are left out; the page says which, and so does `missing` of a
+    record after that.
 
     Args:
         records: list of `RunRecord`.
@@ -28,6 +48,7 @@ def write_report(records, path):
         OSError: where it cannot be written.
     """
     names = " and ".join(record.name for record in records)
+    looked_at = pictures(records)  # before what is missing is said
     parts = [f"<h1>{escape(names)}</h1>", overview(records)]
     parts += [warning(f"{r.name}: {line}") for r in records for line in r.missing]
     if any(record.metrics for record in records):
@@ -39,7 +60,7 @@ def write_report(records, path):
             "backbone and on a plain baseline."
         )
         parts.append(section("What the features are worth", note, probes(records)))
-    parts += pictures(records)
+    parts += looked_at
     write_page(path, f"{names}: report of a run", parts)
 
 
@@ -66,45 +87,38 @@ def overview(records):
 
 
 def pictures(records):
-    """The sections that look at examples, of the runs whose data and weights are there."""
-    sections = []
-    readable = [record for record in records if record.data is not None]
-    if readable:
-        shown = [
-            PICTURES[r.recipe.modality].masks(r.data.first_examples(NUM_MASKED), r.data)
-            for r in readable
-        ]
-        note = "The run's first examples: what the student has to predict is hidden from it."
-        sections.append(section("Masks", note, side_by_side(readable, shown)))
-    looked = [record for record in readable if record.backbone is not None]
-    if not looked:
-        return sections
-    kinds = [PICTURES[record.recipe.modality] for record in looked]
-    seen = [see(r.backbone, r.data, k.NUM_EXAMPLES) for k, r in zip(kinds, looked, strict=True)]
+    """The sections that look at examples, with those runs of which there are pictures."""
+    made = [pictures_of(record) for record in records]
+    return [
+        section(title, note, side_by_side(records, [of_run.get(title) for of_run in made]))
+        for title, note in NOTES.items()
+        if any(title in of_run for of_run in made)
+    ]
 
-    def add(title, note, content):
-        sections.append(section(title, note, side_by_side(looked, content)))
 
-    add(
-        "What the features see",
-        "Like colors are like features: the first three principal components of all positions' "
-        "last hidden states as red, green and blue. Attention is the last block's, the mean of its "
-        "heads.",
-        [k.features(s, r.backbone, r.data) for k, s, r in zip(kinds, seen, looked, strict=True)],
-    )
-    add(
-        "Nearest neighbors",
-        "By the cosine of mean-pooled features less their mean; on the left the example, then "
-        "the nearest of the others, ✗ where the label is another.",
-        [
-            neighbors(s, lambda example, k=k, r=r: k.thumbnail(example, r.data))
-            for k, s, r in zip(kinds, seen, looked, strict=True)
-        ],
-    )
-    add(
-        "All of them in a plane",
-        "Mean-pooled features; of more classes than there are colors, the most frequent are "
-        "colored. Labels were not trained on.",
-        [embedding(s) for s in seen],
-    )
-    return sections
+def pictures_of(record):
+    """What a run's examples look like, as far as its data and its weights are there.
+
+    Returns:
+        dict, title of a section -> HTML. What cannot be made is left out, and in `record.missing`.
+    """
+    made, data, backbone = {}, record.data, record.backbone
+    if data is None:
+        return made
+    kind = PICTURES[record.recipe.modality]
+
+    def make(title, function):
+        with record.trying(f"section {title!r}, for it could not be made"):
+            made[title] = function()
+
+    make(MASKS, lambda: kind.masks(data.first_examples(NUM_MASKED), data))
+    if backbone is None:
+        return made
+    seen = None
+    with record.trying("pictures of features, for examples could not be looked at"):
+        seen = see(backbone, data, kind.NUM_EXAMPLES)
+    if seen is not None:
+        make(FEATURES, lambda: kind.features(seen, backbone, data))
+        make(NEIGHBORS, lambda: neighbors(seen, lambda example: kind.thumbnail(example, data)))
+        make(PLANE, lambda: embedding(seen))
+    return made

@@ -1,5 +1,6 @@
 """Reports of tiny runs of each modality, and what is written to TensorBoard on the way."""
 
+import html
 import io
 import json
 import re
@@ -9,7 +10,7 @@ import pytest
 import tensorflow as tf
 from rich.console import Console
 
-from d2v_tf.config import load_recipe
+from d2v_tf.config import ConfigError, load_recipe
 from d2v_tf.reporting import speech, text, vision
 from d2v_tf.reporting.figures import COLORS
 from d2v_tf.training import report as training_report
@@ -235,6 +236,9 @@ def test_a_broken_last_line_and_data_that_is_gone(runs, tmp_path):
 def test_folders_that_are_no_runs(tmp_path):
     with pytest.raises(ReportError, match="no folder of a run: it has no config.yaml"):
         report([str(tmp_path)])
+    (tmp_path / "config.yaml").write_text("seed: [\n")
+    with pytest.raises(ConfigError, match="config.yaml, line 2: not a YAML file"):
+        report([str(tmp_path)])
     (tmp_path / "config.yaml").write_text("task: classify\n")
     with pytest.raises(ReportError, match="is a fine-tuning run"):
         report([str(tmp_path)])
@@ -267,9 +271,11 @@ def test_a_picture_that_fails_does_not_lose_the_curves(runs, tmp_path, monkeypat
     said = run(root / "vision", "vision", settings)
     page = (root / "vision" / "report.html").read_text()
     (tmp_path / "report.html").replace(root / "vision" / "report.html")
-    problem = "no pictures, for they could not be made (RuntimeError: no such color)"
-    assert problem in page and f"the report has {problem}" in said
-    assert "Over the updates" in page and "Nearest neighbors" not in page
+    problem = "no section 'Nearest neighbors', for it could not be made "
+    problem += "(RuntimeError: no such color)"
+    assert html.escape(problem) in page and f"the report has {problem}" in said
+    assert "Over the updates" in page and "<h2>Nearest neighbors" not in page
+    assert "<h2>Masks" in page and "<h2>What the features see" in page and "<h2>All of" in page
     assert f"report: {root}/vision/report.html" in said
 
 
