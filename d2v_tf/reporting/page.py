@@ -1,6 +1,7 @@
 """One HTML file that needs nothing else: style, tables and pictures are inside."""
 
 import os
+import re
 
 from d2v_tf.reporting.figures import COLORS, escape
 
@@ -60,18 +61,20 @@ table.heat tr { border: 0; }
 """
 
 
-def write_page(path, title, parts):
+def write_page(path, title, parts, step=None):
     """Writes a page, in place of what is there once it is whole.
 
     Args:
         path: str.
         title: str.
         parts: list of str, HTML.
+        step: optional int. The update that it shows a run after, which `step_of` finds again.
     """
     body = "\n".join(parts)
+    mark = "" if step is None else f'<meta name="d2v-step" content="{step}">\n'
     content = (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n{mark}'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{escape(title)}</title>\n<style>{CSS}</style>\n</head>\n<body>\n{body}\n"
         "</body>\n</html>\n"
@@ -81,6 +84,17 @@ def write_page(path, title, parts):
     with open(temporary, "w", encoding="utf-8", errors="replace") as file:
         file.write(content)
     os.replace(temporary, path)
+
+
+def step_of(path):
+    """The update that a page shows a run after; `None` where it does not say, or is not there."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            head = file.read(1000)
+    except OSError:
+        return None
+    found = re.search(r'<meta name="d2v-step" content="(\d+)">', head)
+    return int(found.group(1)) if found else None
 
 
 def section(title, note, *content):

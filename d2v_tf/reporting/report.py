@@ -61,7 +61,9 @@ def write_report(records, path):
         )
         parts.append(section("What the features are worth", note, probes(records)))
     parts += looked_at
-    write_page(path, f"{names}: report of a run", parts)
+    # Of one run a later start can tell whether the page is of its end.
+    step = records[0].step if len(records) == 1 else None
+    write_page(path, f"{names}: report of a run", parts, step)
 
 
 def overview(records):

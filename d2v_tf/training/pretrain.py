@@ -23,7 +23,7 @@ from d2v_tf.training.modalities import modality_of
 from d2v_tf.training.model import build_model
 from d2v_tf.training.pictures import Pictures
 from d2v_tf.training.profiling import Profile, parse_profile
-from d2v_tf.training.report import REPORT, report_at_end
+from d2v_tf.training.report import is_of_the_end, report_at_end, say_how_to_look
 from d2v_tf.training.start import start_from
 from d2v_tf.training.strategy import Replicas
 from d2v_tf.training.summary import print_summary
@@ -146,22 +146,23 @@ def _pretrain(recipe, workdir, everybody, published_batch_size, replicas, quiet,
                 if evidence.tasks:
                     talk.print("probing first what the run has to beat")
                 evidence.measure_baselines(backbone, "initial" if recipe.init else "untrained")
-            if start < recipe.steps:
-                _fit(
-                    recipe,
-                    workdir,
-                    console,
-                    warn,
-                    data,
-                    model,
-                    checkpoints,
-                    evidence,
-                    start,
-                    replicas,
-                    quiet,
-                    profile,
-                )
-            evidence.measure(backbone, recipe.steps)
+            with say_how_to_look(workdir, console):
+                if start < recipe.steps:
+                    _fit(
+                        recipe,
+                        workdir,
+                        console,
+                        warn,
+                        data,
+                        model,
+                        checkpoints,
+                        evidence,
+                        start,
+                        replicas,
+                        quiet,
+                        profile,
+                    )
+                evidence.measure(backbone, recipe.steps)
         except tf.errors.OpError as error:
             # TensorFlow wraps what an input pipeline raised in an error of its own.
             raise data.explain(error) from None
@@ -170,11 +171,13 @@ def _pretrain(recipe, workdir, everybody, published_batch_size, replicas, quiet,
             replicas.gather(recipe.steps)  # until the chief has written everything
             return backbone
         preset = os.path.join(workdir, "preset")
+        was_finished = start == recipe.steps and os.path.isdir(preset)
         save_preset(data, backbone, preset)
         if evidence.best_step == recipe.steps and recipe.probe_every:
             save_preset(data, backbone, os.path.join(workdir, "best"))
         console.print(f"backbone: {escape(preset)}")
-        if start < recipe.steps or not os.path.exists(os.path.join(workdir, REPORT)):
+        # A report may be of the middle of the run, or from before its last probe.
+        if not (was_finished and is_of_the_end(workdir, recipe)):
             report_at_end(recipe, workdir, data, backbone, console, warn)
         replicas.gather(recipe.steps)
         return backbone

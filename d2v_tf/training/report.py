@@ -1,5 +1,6 @@
 """Opens the folders of runs for a report: what ran, and as much of it as is still there."""
 
+import contextlib
 import os
 import shlex
 
@@ -10,6 +11,7 @@ from d2v_tf.config import dump_recipe, load_recipe
 from d2v_tf.data.reading import first_line
 from d2v_tf.errors import UserError
 from d2v_tf.interop.loading import load_with_report
+from d2v_tf.reporting.page import step_of
 from d2v_tf.reporting.record import RunRecord
 from d2v_tf.reporting.report import write_report
 from d2v_tf.training.checkpoints import Checkpoints
@@ -71,6 +73,27 @@ def report_at_end(recipe, workdir, data, backbone, console, warn):
     if record.missing:
         warn(f"the report has {'; '.join(record.missing)}. {again}")
     console.print(f"report: {escape(path)}")
+
+
+@contextlib.contextmanager
+def say_how_to_look(workdir, console):
+    """Where a run ends early inside the block, whatever the reason, names the command to see it.
+
+    Args:
+        workdir: str.
+        console: `rich` console.
+    """
+    try:
+        yield
+    except BaseException:
+        if os.path.exists(os.path.join(workdir, "metrics.jsonl")):  # else there is nothing to see
+            console.print(f"to see what the run did so far: {escape(command(workdir))}")
+        raise
+
+
+def is_of_the_end(workdir, recipe):
+    """Whether a run's report is there and shows it after its last update."""
+    return step_of(os.path.join(workdir, REPORT)) == recipe.steps
 
 
 def command(workdir):

@@ -72,6 +72,12 @@ def without_probe_folder(tmp_path_factory):
     return root / "run"
 
 
+def test_a_run_that_stops_says_how_to_see_it(stopped):
+    workdir, _, _, said = stopped
+    *_, last = said.splitlines()
+    assert last == f"to see what the run did so far: python tools/report.py --workdir={workdir}"
+
+
 def test_a_corrupt_shard_costs_the_pictures_that_need_it(stopped):
     workdir, _, _, _ = stopped
     said, page = report(workdir)
@@ -105,7 +111,7 @@ def test_a_half_done_run_is_shown_as_it_is_and_anew_at_its_end(stopped):
     page = (workdir / "report.html").read_text(encoding="utf-8")
     shard.write_bytes(bad)
     assert done.returncode == 0, done.stderr
-    assert "after the last of 10 updates" in page
+    assert "after the last of 10 updates" in page and "what the run did so far" not in done.stdout
 
 
 def test_what_one_run_lacks_another_ones_page_keeps(stopped, without_probe_folder, tmp_path):

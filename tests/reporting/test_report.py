@@ -4,6 +4,7 @@ import html
 import io
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -14,10 +15,17 @@ from d2v_tf.config import ConfigError, load_recipe
 from d2v_tf.reporting import speech, text, vision
 from d2v_tf.reporting.figures import COLORS
 from d2v_tf.training import report as training_report
+from d2v_tf.training.guard import RunStopped
 from d2v_tf.training.logs import read_json_lines
 from d2v_tf.training.pretrain import pretrain
 from d2v_tf.training.profiling import ProfileError, parse_profile
-from d2v_tf.training.report import ReportError, names_of, open_record, report
+from d2v_tf.training.report import (
+    ReportError,
+    names_of,
+    open_record,
+    report,
+    say_how_to_look,
+)
 from tests.data.audio import write_tree
 from tests.data.texts import write_corpus
 from tests.reporting.browser import console_of
@@ -277,6 +285,43 @@ def test_a_picture_that_fails_does_not_lose_the_curves(runs, tmp_path, monkeypat
     assert "Over the updates" in page and "<h2>Nearest neighbors" not in page
     assert "<h2>Masks" in page and "<h2>What the features see" in page and "<h2>All of" in page
     assert f"report: {root}/vision/report.html" in said
+
+
+def test_a_report_of_the_middle_of_a_run_is_written_anew_at_its_end(runs):
+    root, _ = runs
+    path = root / "vision" / "report.html"
+    whole, settings = path.read_text(encoding="utf-8"), ["batch_size=8", "data.probe_examples=60"]
+    settings.append("checkpoint_every=2")
+    mark = '<meta name="d2v-step" content="{}">'
+    assert whole.count(mark.format(6)) == 1
+    for stale in (whole.replace(mark.format(6), mark.format(4)), "of before there was a mark"):
+        path.write_text(stale, encoding="utf-8")
+        assert f"report: {path}" in run(root / "vision", "vision", settings)
+        assert path.read_text(encoding="utf-8") == whole
+    # One of the last update stays, unless the run has only now got to its end.
+    path.write_text(f"{mark.format(6)} mine")
+    assert f"report: {path}" not in run(root / "vision", "vision", settings)
+    assert path.read_text() == f"{mark.format(6)} mine"
+    shutil.rmtree(root / "vision" / "preset")
+    run(root / "vision", "vision", settings)
+    assert path.read_text(encoding="utf-8") == whole
+
+
+@pytest.mark.parametrize("reason", [KeyboardInterrupt, RunStopped("The loss is nan")])
+def test_a_run_that_ends_early_names_the_command_to_see_it(tmp_path, reason):
+    console = Console(file=io.StringIO(), width=200)
+    workdir = tmp_path / "a run"
+    workdir.mkdir()
+
+    def stop():
+        with pytest.raises((KeyboardInterrupt, RunStopped)), say_how_to_look(str(workdir), console):
+            raise reason
+        return console.file.getvalue()
+
+    assert stop() == ""  # nothing was logged yet
+    (workdir / "metrics.jsonl").touch()
+    command = f"python tools/report.py '--workdir={workdir}'"
+    assert stop() == f"to see what the run did so far: {command}\n"
 
 
 def test_names_tell_folders_apart():
