@@ -8,9 +8,8 @@ from d2v_tf.data.reading import DataError
 from d2v_tf.evaluation.examples import number_classes
 from d2v_tf.evaluation.running import forward, input_maker, run_examples
 from d2v_tf.finetuning.ctc import Data2VecSpeechCTC
-from d2v_tf.finetuning.decoding import GreedyDecoder
 from d2v_tf.finetuning.metrics import bootstrap_interval, confusion_matrix, evaluate
-from d2v_tf.finetuning.recognition import count_errors
+from d2v_tf.finetuning.recognition import count_errors, recognizer
 
 DRAWS = 1000
 
@@ -117,11 +116,7 @@ def _tags(chosen, class_names):
 def _measure_recognition(task, make_inputs, examples, num_worst, decode, seed, **options):
     if examples.transcripts is None:
         raise DataError(f"data: {examples.name} has no transcripts to measure recognition with.")
-    decode = decode or GreedyDecoder(task.vocabulary)
-
-    def recognize(inputs):
-        return decode(forward(task)(inputs), task.frame_lengths(inputs))
-
+    recognize = recognizer(task, decode)
     indices, heard = run_examples(examples, make_inputs, recognize, **options)
     if not len(indices):
         raise DataError(f"data: no recording of {examples.name} could be read.")

@@ -4,7 +4,7 @@ import numpy as np
 
 from d2v_tf.evaluation.running import forward, input_maker, run_examples
 from d2v_tf.finetuning.ctc import Data2VecSpeechCTC
-from d2v_tf.finetuning.decoding import GreedyDecoder
+from d2v_tf.finetuning.recognition import recognizer
 
 
 def predict_examples(task, preprocessing, examples, decode=None, **options):
@@ -23,11 +23,7 @@ def predict_examples(task, preprocessing, examples, decode=None, **options):
     """
     make_inputs = input_maker(preprocessing, task.backbone)
     if isinstance(task, Data2VecSpeechCTC):
-        decode = decode or GreedyDecoder(task.vocabulary)
-
-        def recognize(inputs):
-            return decode(forward(task)(inputs), task.frame_lengths(inputs))
-
+        recognize = recognizer(task, decode)
         indices, texts = run_examples(examples, make_inputs, recognize, **options)
         said = [{"text": text} for text in texts]
     else:
