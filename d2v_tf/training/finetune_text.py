@@ -5,7 +5,8 @@ import functools
 import keras
 
 from d2v_tf.data.glue import glue_task, open_glue
-from d2v_tf.data.labelled_sources import Columns, open_labelled
+from d2v_tf.data.labelled_sources import open_labelled
+from d2v_tf.data.labelled_text import Columns
 from d2v_tf.data.reading import DataError
 from d2v_tf.data.text_labelled import evaluation_dataset, tokenize, training_dataset
 from d2v_tf.data.tokenization import TextTokenizer, load_tokenizer
