@@ -112,6 +112,17 @@ def dump_recipe(recipe):
     return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)
 
 
+def flatten(mapping, prefix=""):
+    """A recipe's groups as keys with dots: `{"a": {"b": 1}}` -> `{"a.b": 1}`."""
+    flat = {}
+    for key, value in mapping.items():
+        if isinstance(value, dict):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
 def _parse_yaml(text):
     try:
         return yaml.load(text, Loader=_Loader)

@@ -3,11 +3,11 @@
 python tools/evaluate.py --model=runs/x --data=folder:photos/test --out=report
 python tools/evaluate.py --model=runs/rte --task=glue:RTE --data=folder:glue
 python tools/evaluate.py --model=runs/x --predict a.jpg b.jpg
+python tools/evaluate.py --model=runs/sentiment --predict --data=text:sentences.txt
 python tools/evaluate.py --model=runs/x --data=folder:photos --features=photos.npz
 python tools/evaluate.py --model=runs/x --probe --train_data=folder:train --data=folder:test
 """
 
-import dataclasses
 import json
 import os
 import sys
@@ -27,17 +27,29 @@ flags.DEFINE_string(
     "data",
     None,
     "The examples: a SOURCE as for training, such as folder:PATH, manifest:FILE.tsv or "
-    "table:FILE.tsv. Instead, files may be named one by one.",
+    "table:FILE.tsv; for --predict and --features of texts also text:FILE, a text a line. Instead, "
+    "files may be named one by one, and texts be given.",
 )
-flags.DEFINE_string("label", None, "Which of several kinds of labels of recordings.")
+flags.DEFINE_string(
+    "label",
+    None,
+    "Which of several kinds of labels of recordings. Default: for a tagger the tags, where there "
+    "are some; else the first kind of classes.",
+)
 flags.DEFINE_string(
     "columns",
     None,
     "Of a table of texts, if it is not sentence,label: SENTENCE,LABEL or FIRST,SECOND,LABEL; "
-    "numbers from 0 where its first line is no line of names.",
+    "numbers from 0 where its first line is no line of names. For --predict and --features LABEL "
+    "is not read, and may be left empty: FIRST,SECOND,",
 )
 flags.DEFINE_string(
     "task", None, "glue:NAME: measure on this task of GLUE, by its own metrics; --data=folder:GLUE."
+)
+flags.DEFINE_string(
+    "split",
+    None,
+    "With --task: what is measured on, such as dev_mismatched of MNLI. Default: the first one.",
 )
 flags.DEFINE_bool("predict", False, "Say what the model says about each example.")
 flags.DEFINE_string("features", None, "A .npz file for the features of each example.")
@@ -58,7 +70,10 @@ flags.DEFINE_float("lm_weight", 2.0, "With --lm: the weight of the model.")
 flags.DEFINE_float("word_score", 0.0, "With --beam_size: added for every word.")
 flags.DEFINE_integer("batch", 32, "Examples at a time.", lower_bound=1)
 flags.DEFINE_float(
-    "max_bad", 0.01, "The part of the examples that may be unreadable.", lower_bound=0.0
+    "max_bad",
+    0.01,
+    "The part of the examples that may be unreadable, or bad lines of a table; they are left out.",
+    lower_bound=0.0,
 )
 flags.DEFINE_integer("num_worst", 10, "How many of the worst examples are named.", lower_bound=0)
 flags.DEFINE_string("out", None, "Folder for evaluation.json and confusion.png.")
@@ -80,6 +95,39 @@ def main(argv):
 def evaluate(files):
     from rich.console import Console
 
+    check_flags(files)
+    import d2v_tf
+
+    preprocessing = d2v_tf.load_preprocessing(FLAGS.model)
+    needs_head = not (FLAGS.features or FLAGS.probe)
+    if needs_head:
+        model = d2v_tf.load_task(FLAGS.model, verbose=not FLAGS.json)
+    else:
+        model = d2v_tf.load_backbone(FLAGS.model, verbose=not FLAGS.json)
+    console = Console(highlight=False, soft_wrap=True, stderr=FLAGS.json)
+    reading = {
+        "max_bad": FLAGS.max_bad,
+        "warn": lambda line: console.print(f"warning: {line}", markup=False),
+    }
+    options = {"batch_size": FLAGS.batch, **reading}
+    if FLAGS.task:
+        examples, options["metrics"] = open_glue(FLAGS.task, reading)
+        measure(model, preprocessing, [examples], options, console)
+        return
+    sources = [open_source(model, spec, reading) for spec in files or [FLAGS.data]]
+    if FLAGS.features:
+        save_features(model, preprocessing, sources, options, console)
+    elif FLAGS.probe:
+        train = open_source(model, FLAGS.train_data, reading)
+        probe(model, preprocessing, train, sources, options, console)
+    elif FLAGS.predict:
+        predict(model, preprocessing, sources, options)
+    else:
+        measure(model, preprocessing, sources, options, console)
+
+
+def check_flags(files):
+    """Refuses flags that do not go together, before anything is loaded."""
     from d2v_tf.errors import UserError
 
     if bool(files) == bool(FLAGS.data):
@@ -88,66 +136,58 @@ def evaluate(files):
         raise UserError("--predict, --features and --probe: one at a time.")
     if FLAGS.probe != (FLAGS.train_data is not None):
         raise UserError("--probe and --train_data: each needs the other.")
-
-    import d2v_tf
-
-    preprocessing = d2v_tf.load_preprocessing(FLAGS.model)
-    needs_head = not (FLAGS.features or FLAGS.probe)
-    if needs_head:
-        model = d2v_tf.load_task(FLAGS.model, verbose=not FLAGS.json)
-        backbone = model.backbone
-    else:
-        model = backbone = d2v_tf.load_backbone(FLAGS.model, verbose=not FLAGS.json)
-    console = Console(highlight=False, soft_wrap=True, stderr=FLAGS.json)
-    options = {
-        "batch_size": FLAGS.batch,
-        "max_bad": FLAGS.max_bad,
-        "warn": lambda line: console.print(f"warning: {line}", markup=False),
-    }
-    if FLAGS.task:
-        if files or not needs_head or FLAGS.predict:
-            raise UserError("--task is for measuring: with --model and --data alone.")
-        examples, options["metrics"] = open_glue(FLAGS.task)
-        measure(model, preprocessing, [examples], options, console)
-        return
-    sources = [open_source(model, backbone, spec) for spec in files or [FLAGS.data]]
-    if FLAGS.features:
-        save_features(backbone, preprocessing, sources, options, console)
-    elif FLAGS.probe:
-        probe(backbone, preprocessing, sources, options, console)
-    elif FLAGS.predict:
-        predict(model, preprocessing, sources, options)
-    else:
-        measure(model, preprocessing, sources, options, console)
+    if FLAGS.task and (files or FLAGS.predict or FLAGS.features or FLAGS.probe):
+        raise UserError("--task is for measuring: with --model and --data alone.")
+    if FLAGS.split and not FLAGS.task:
+        raise UserError("--split is of a task of GLUE: add --task=glue:NAME.")
 
 
-def open_glue(task):
+def open_glue(task, reading):
     from d2v_tf.errors import UserError
     from d2v_tf.evaluation.examples import open_glue_examples
+    from d2v_tf.interop.run_recipe import trained_on_pairs
 
     kind, _, name = task.partition(":")
     if kind != "glue" or not name:
         raise UserError(f"--task={task}: give glue:NAME, such as glue:RTE.")
-    return open_glue_examples(name, FLAGS.data)
+    return open_glue_examples(
+        name, FLAGS.data, FLAGS.split, pairs=trained_on_pairs(FLAGS.model), **reading
+    )
 
 
-def open_source(model, backbone, spec):
-    from d2v_tf.data.labelled_sources import Columns
-    from d2v_tf.errors import UserError
+def open_source(model, spec, reading):
+    """The examples of a `SOURCE` or a file, as the model's run read its own."""
     from d2v_tf.evaluation.examples import open_examples
+    from d2v_tf.evaluation.labels import is_multi_label
+    from d2v_tf.interop.run_recipe import measured_seconds, trained_on_pairs
 
-    columns = None
-    if FLAGS.columns:
-        names = FLAGS.columns.split(",")
-        if len(names) not in (2, 3):
-            raise UserError(
-                f"--columns={FLAGS.columns}: give SENTENCE,LABEL or FIRST,SECOND,LABEL."
-            )
-        names = [int(name) if name.isdigit() else name for name in names]
-        columns = Columns(names[0], names[1] if len(names) == 3 else None, names[-1])
-    if getattr(model, "num_classes", None) == 1 and not getattr(model, "multi_label", False):
-        columns = dataclasses.replace(columns or Columns(), regression=True)
-    return open_examples(backbone, spec, label=FLAGS.label, columns=columns)
+    backbone = getattr(model, "backbone", model)
+    options = {"label": FLAGS.label, "columns": open_columns(model), **reading}
+    if model is not backbone:  # features are of whole recordings, and of any texts
+        options["multi_label"] = is_multi_label(model)
+        options["max_seconds"] = measured_seconds(FLAGS.model)
+        options["pairs"] = trained_on_pairs(FLAGS.model)
+    return open_examples(backbone, spec, **options)
+
+
+def open_columns(model):
+    """Where in a table of texts they stand, and their labels if any are needed."""
+    from d2v_tf.data.labelled_text import Columns
+    from d2v_tf.errors import UserError
+    from d2v_tf.evaluation.labels import is_regression
+
+    needs_label = not (FLAGS.predict or FLAGS.features)
+    names = FLAGS.columns.split(",") if FLAGS.columns else ["sentence", "label"]
+    if len(names) == 1 and not needs_label:
+        names.append("")
+    texts, label = names[:-1], names[-1]
+    if len(texts) not in (1, 2) or not all(texts) or (needs_label and not label):
+        form = "SENTENCE,LABEL or FIRST,SECOND,LABEL"
+        if not needs_label:
+            form += "; without LABEL SENTENCE, or FIRST,SECOND, with a comma behind it"
+        raise UserError(f"--columns={FLAGS.columns}: give {form}.")
+    *texts, label = (int(name) if name.isdigit() else name for name in names)
+    return Columns(*texts, label=label if needs_label else None, regression=is_regression(model))
 
 
 def open_decoder(model):
@@ -252,10 +292,9 @@ def save_features(backbone, preprocessing, sources, options, console):
     console.print(f"{FLAGS.features}: features {shape} of {len(names):,} examples")
 
 
-def probe(backbone, preprocessing, sources, options, console):
+def probe(backbone, preprocessing, train, sources, options, console):
     from d2v_tf.evaluation.features import probe_backbone
 
-    train = open_source(backbone, backbone, FLAGS.train_data)
     scores = probe_backbone(backbone, preprocessing, train, sources[0], **options)
     if FLAGS.json:
         print(json.dumps(scores))

@@ -70,8 +70,7 @@ def main(argv):
 
 def finetune():
     with without_banners():
-        from rich.console import Console
-
+        from d2v_tf.console import open_console
         from d2v_tf.training.finetune_seeds import finetune_seeds
 
         choose_devices()
@@ -89,9 +88,10 @@ def finetune():
     ):
         if value is not None:
             overrides.append(f"{key}={json.dumps(value)}")  # YAML would read on in it
-    console = Console(highlight=False, soft_wrap=True)
     try:
-        finetune_seeds(config, overrides, modality, workdir, FLAGS.seeds, console, FLAGS.quiet)
+        finetune_seeds(
+            config, overrides, modality, workdir, FLAGS.seeds, open_console(), FLAGS.quiet
+        )
     except KeyboardInterrupt as stopped:
         end_stopped(stopped, workdir)
 

@@ -72,9 +72,8 @@ def pretrain(config, workdir):
     import dataclasses
 
     with without_banners():
-        from rich.console import Console
-
         from d2v_tf.config import load_recipe, published_batch_size
+        from d2v_tf.console import open_console
         from d2v_tf.errors import UserError
 
     overrides = list(FLAGS.set)
@@ -94,7 +93,7 @@ def pretrain(config, workdir):
         pretrain.pretrain(
             recipe,
             workdir,
-            Console(highlight=False, soft_wrap=True),
+            open_console(),
             published_batch_size(config),
             replicas,
             FLAGS.quiet,

@@ -47,8 +47,7 @@ def main(argv):
 
 
 def reproduce():
-    from rich.console import Console
-
+    from d2v_tf.console import open_console
     from d2v_tf.errors import UserError
     from d2v_tf.training.reproduce import choose, read_plan, reproduce
     from d2v_tf.training.reproduction_sets import arrange_sets
@@ -67,7 +66,7 @@ def reproduce():
     os.chdir(ROOT)  # the plan's recipes are named from here
     plan = read_plan(path, data)
     experiments = choose(plan, FLAGS.only)
-    console = Console(highlight=False, soft_wrap=True)
+    console = open_console()
     backbones = {m: plan["backbones"][m] for m in {e["modality"] for e in experiments.values()}}
     # Of a run that is there, what the other arm has from its data, such as a tokenizer.
     read = [b.get("scratch") if m in runs else b for m, b in backbones.items()]

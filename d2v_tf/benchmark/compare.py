@@ -23,8 +23,8 @@ from d2v_tf.benchmark.step import (
 from d2v_tf.errors import UserError
 from d2v_tf.schema.common import COMPILERS
 from d2v_tf.training.modalities import modality_of
+from d2v_tf.training.model import build_model
 from d2v_tf.training.precision import has_accelerator
-from d2v_tf.training.pretrain import build_model
 
 STATUS = "/proc/self/status"
 

@@ -14,8 +14,8 @@ from d2v_tf.errors import UserError
 from d2v_tf.pretraining.targets import regression_loss
 from d2v_tf.training.memory import peak_memory
 from d2v_tf.training.modalities import modality_of
+from d2v_tf.training.model import build_model
 from d2v_tf.training.precision import resolve_precision, resolve_xla
-from d2v_tf.training.pretrain import build_model
 
 # Calls before the clock starts: the first compiles, the second may still allocate.
 WARM_UP = 2

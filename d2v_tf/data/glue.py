@@ -4,7 +4,8 @@ import dataclasses
 import os
 import re
 
-from d2v_tf.data.labelled_sources import Columns, read_labelled, read_tfds
+from d2v_tf.data.labelled_sources import read_labelled, read_tfds
+from d2v_tf.data.labelled_text import Columns
 from d2v_tf.data.reading import DataError
 
 # What Microsoft calls MRPC's tables, and GLUE the list of those of its rows that are for dev.

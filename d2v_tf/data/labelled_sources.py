@@ -1,120 +1,20 @@
-"""Texts with classes or scores: tables, folders of documents, and TFDS, read whole."""
+"""Texts with classes or scores, or with none: tables, documents, and TFDS, read whole."""
 
 import csv
-import dataclasses
 import os
 
 import numpy as np
 import tensorflow as tf
 
 from d2v_tf.data.documents import BYTE_ORDER_MARK, join_lines
+from d2v_tf.data.labelled_text import Columns, as_labelled
 from d2v_tf.data.reading import BadExamples, DataError, first_line
 from d2v_tf.data.records import RecordSource
 from d2v_tf.data.sources import open_source
 from d2v_tf.data.tfds import open_builder
 
 DOCUMENT_ENDING = ".txt"
-# From so many examples on, a class for every second of them is a score that was taken for one.
-SCORE_LIKE = 40
 READ_BATCH = 1024
-
-
-@dataclasses.dataclass(frozen=True)
-class Columns:
-    """Where in a table texts and label stand.
-
-    A column is named as in the table's first line, or numbered from 0. A table whose columns are
-    all numbered has no line of names.
-
-    Attributes:
-        sentence: str or int.
-        second_sentence: optional str or int, of pairs.
-        label: str or int.
-        regression: bool. Whether the label is a number to predict, not a class.
-    """
-
-    sentence: str | int = "sentence"
-    second_sentence: str | int | None = None
-    label: str | int = "label"
-    regression: bool = False
-
-    @property
-    def wanted(self):
-        """tuple of str or int: sentence, label, and the second sentence if there is one."""
-        second = () if self.second_sentence is None else (self.second_sentence,)
-        return (self.sentence, self.label, *second)
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class LabelledText:
-    """Texts, or pairs of texts, with a class or a score each.
-
-    Attributes:
-        name: str. As the user named it.
-        sentences: list of N str.
-        labels: int64 array `[N]`, classes; or float32 `[N]`, scores.
-        class_names: tuple of str, in the order of the classes; `None` for scores.
-        second_sentences: optional list of N str.
-    """
-
-    name: str
-    sentences: list[str]
-    labels: np.ndarray
-    class_names: tuple[str, ...] | None = None
-    second_sentences: list[str] | None = None
-
-    @property
-    def num_examples(self):
-        """int. N."""
-        return len(self.sentences)
-
-    @property
-    def num_classes(self):
-        """int. Outputs that a model needs: 1 for scores."""
-        return 1 if self.class_names is None else len(self.class_names)
-
-    def only(self, keep):
-        """Some of the examples.
-
-        Args:
-            keep: bool array `[N]`.
-        """
-        chosen = np.flatnonzero(keep)
-        second = self.second_sentences
-        return dataclasses.replace(
-            self,
-            sentences=[self.sentences[i] for i in chosen],
-            labels=self.labels[chosen],
-            second_sentences=None if second is None else [second[i] for i in chosen],
-        )
-
-    def with_classes(self, class_names):
-        """The same examples, their classes numbered as those of the set that was trained on.
-
-        Args:
-            class_names: tuple of str, or `None` for scores.
-
-        Raises:
-            DataError: where a class is not among them, or one has scores and the other classes.
-        """
-        if (class_names is None) != (self.class_names is None):
-            kinds = ("classes", "scores") if class_names is None else ("scores", "classes")
-            raise DataError(
-                f"data: {self.name} has {kinds[0]} where the training set has {kinds[1]}."
-            )
-        if class_names is None:
-            return self
-        number_of = {name: i for i, name in enumerate(class_names)}
-        unknown = [name for name in self.class_names if name not in number_of]
-        if unknown:
-            raise DataError(
-                f"data: {self.name} has classes that the training set lacks: "
-                f"{', '.join(unknown[:5])}. It has {', '.join(list(class_names)[:5])}."
-            )
-        numbers = np.array([number_of[name] for name in self.class_names], "int64")
-        return dataclasses.replace(
-            self, labels=numbers[self.labels], class_names=tuple(class_names)
-        )
 
 
 def open_labelled(spec, columns=None, tfds_dir=None, max_bad=0.01, warn=print):
@@ -122,8 +22,10 @@ def open_labelled(spec, columns=None, tfds_dir=None, max_bad=0.01, warn=print):
 
     Args:
         spec: str. `table:FILE`, tab-separated, or comma-separated if it ends in `.csv`;
-            `folder:DIR`, a folder of `.txt` files a class; or `tfds:NAME[/CONFIG][:SPLIT]`.
-        columns: optional `Columns`, of a table or of TFDS' features.
+            `folder:DIR`, a folder of `.txt` files a class; or `tfds:NAME[/CONFIG][:SPLIT]`. Where
+            no label is read, also `text:FILE`, a text a line.
+        columns: optional `Columns`, of a table or of TFDS' features. Where they have no label, a
+            folder's documents need not be in folders of classes.
         tfds_dir: optional str. Where TFDS keeps its datasets.
         max_bad: float. The part of the examples that may be bad; they are left out.
         warn: callable(str), called once for each of them.
@@ -149,9 +51,19 @@ def open_table(path, columns, max_bad, warn, **_):
     return read_labelled(path, columns, max_bad=max_bad, warn=warn)
 
 
-def open_documents(path, max_bad, warn, **_):
+def open_documents(path, columns, max_bad, warn, **_):
     """Whole documents; the subfolders are the classes."""
-    return read_documents(path, max_bad=max_bad, warn=warn)
+    return read_documents(path, columns.label is not None, max_bad=max_bad, warn=warn)
+
+
+def open_lines(path, columns, max_bad, warn, **_):
+    """A text a line, without labels."""
+    if columns.label is not None:
+        raise DataError(
+            f"data: text:{path} has no labels, and some are needed here. Name table:FILE, or "
+            "folder:DIR with a folder of documents for each class."
+        )
+    return read_lines(path, max_bad=max_bad, warn=warn)
 
 
 def open_tfds(spec, columns, tfds_dir, max_bad, warn):
@@ -159,10 +71,15 @@ def open_tfds(spec, columns, tfds_dir, max_bad, warn):
     return read_tfds(spec, columns, tfds_dir, max_bad=max_bad, warn=warn)
 
 
-LABELLED_SOURCES = {"folder": open_documents, "table": open_table, "tfds": open_tfds}
+LABELLED_SOURCES = {
+    "folder": open_documents,
+    "table": open_table,
+    "text": open_lines,
+    "tfds": open_tfds,
+}
 
 
-def read_labelled(path, columns=Columns(), class_of=None, wanted=None, max_bad=0.01, warn=print):
+def read_labelled(path, columns=None, class_of=None, wanted=None, max_bad=0.01, warn=print):
     """Reads a table of an example a line.
 
     Columns stand between tabs, and quotation marks are text; in a file that ends in `.csv` they
@@ -171,7 +88,7 @@ def read_labelled(path, columns=Columns(), class_of=None, wanted=None, max_bad=0
 
     Args:
         path: str.
-        columns: `Columns`.
+        columns: optional `Columns`.
         class_of: optional dict, from what the label's column says to a class' name; without it
             that is the name. A line that says something else is bad.
         wanted: optional function of a line's list of str to whether the example is wanted.
@@ -183,36 +100,65 @@ def read_labelled(path, columns=Columns(), class_of=None, wanted=None, max_bad=0
     Raises:
         DataError: where the file cannot be read, lacks a column, or has no or too many bad lines.
     """
+    columns = columns or Columns()
     lines = _read_lines(path)
     header = _header(path, lines, columns)
     rows = lines[1:] if header else lines
     if not rows:
         raise DataError(f"data: {path} has no examples.")
     width = len(header or rows[0][1])
-    places = [header.index(c) if isinstance(c, str) else c for c in columns.wanted]
+    place = {c: header.index(c) if isinstance(c, str) else c for c in columns.wanted}
     bad = BadExamples(path, len(rows), max_bad=max_bad, warn=warn)
-    texts, labels = [], []
+    texts, labels, places = [], [], []
     for number, fields, problem in rows:
         if problem is None and len(fields) != width:
             problem = f"{len(fields)} columns where the first line has {width}"
         if problem is None and (wanted is None or wanted(fields)):
-            sentence, label, *second = (fields[place] for place in places)
-            label, problem = _label(label, columns, class_of)
+            label = None
+            if columns.label is not None:
+                label, problem = _label(fields[place[columns.label]], columns, class_of)
             if problem is None:
-                texts.append((sentence, *second))
+                texts.append(tuple(fields[place[c]] for c in columns.texts))
                 labels.append(label)
+                places.append(f"{path}, line {number}")
         if problem is not None:
             bad.report(f"{path}, line {number}", problem)
-    return _labelled(path, texts, labels, columns)
+    return as_labelled(path, texts, labels, columns, places)
 
 
-def read_documents(folder, max_bad=0.01, warn=print):
+def read_lines(path, max_bad=0.01, warn=print):
+    """Reads a text a line, whatever stands in it; blank lines are left out.
+
+    Args:
+        path: str.
+        max_bad, warn: as `open_labelled`; a line that is not UTF-8 is bad.
+
+    Returns:
+        `LabelledText` without labels.
+
+    Raises:
+        DataError: where the file cannot be read, or has no or too many bad lines.
+    """
+    lines = _lines_of(_read_file(path))
+    bad = BadExamples(f"text:{path}", max(len(lines), 1), max_bad=max_bad, warn=warn)
+    texts, places = [], []
+    for number, line, problem in lines:
+        if problem is not None:
+            bad.report(f"{path}, line {number}", problem)
+        elif line.strip():
+            texts.append((line,))
+            places.append(f"{path}, line {number}")
+    return as_labelled(f"text:{path}", texts, [], Columns(label=None), places)
+
+
+def read_documents(folder, labelled=True, max_bad=0.01, warn=print):
     """Reads the `.txt` files of a folder's subfolders, which are the classes.
 
     As in pre-training, a document's lines are joined by spaces.
 
     Args:
         folder: str.
+        labelled: bool. Otherwise no classes are read, and documents may be anywhere below it.
         max_bad, warn: as `open_labelled`; a file that is not UTF-8, or blank, is bad.
 
     Returns:
@@ -223,20 +169,16 @@ def read_documents(folder, max_bad=0.01, warn=print):
     """
     if not os.path.isdir(folder):
         raise DataError(f"data: folder:{folder} is not a folder. Check the path.")
-    files = [
-        (name, os.path.join(folder, name, file))
-        for name in sorted(os.listdir(folder))
-        if os.path.isdir(os.path.join(folder, name))
-        for file in sorted(os.listdir(os.path.join(folder, name)))
-        if file.endswith(DOCUMENT_ENDING)
-    ]
+    files = _documents_of_classes(folder) if labelled else _documents_below(folder)
     if not files:
+        wanted = f"a subfolder of {DOCUMENT_ENDING} files for each class is needed"
+        if not labelled:
+            wanted = f"files that end in {DOCUMENT_ENDING} are needed"
         raise DataError(
-            f"data: folder:{folder} has no documents: a subfolder of {DOCUMENT_ENDING} files for "
-            "each class is needed. A table is read by table:FILE."
+            f"data: folder:{folder} has no documents: {wanted}. A table is read by table:FILE."
         )
     bad = BadExamples(f"folder:{folder}", len(files), max_bad=max_bad, warn=warn)
-    texts, labels = [], []
+    texts, labels, places = [], [], []
     for name, path in files:
         text, problem = _read_document(path)
         if problem is not None:
@@ -244,15 +186,17 @@ def read_documents(folder, max_bad=0.01, warn=print):
         else:
             texts.append((text,))
             labels.append(name)
-    return _labelled(f"folder:{folder}", texts, labels, Columns())
+            places.append(path)
+    columns = Columns() if labelled else Columns(label=None)
+    return as_labelled(f"folder:{folder}", texts, labels, columns, places)
 
 
-def read_tfds(spec, columns=Columns(), tfds_dir=None, max_bad=0.01, warn=print):
+def read_tfds(spec, columns=None, tfds_dir=None, max_bad=0.01, warn=print):
     """Reads a dataset of tensorflow-datasets.
 
     Args:
         spec: str. `NAME[/CONFIG][:SPLIT]`.
-        columns: `Columns`, by the names of features.
+        columns: optional `Columns`, by the names of features.
         tfds_dir: optional str. Where TFDS keeps its datasets.
         max_bad, warn: as `open_labelled`; an example without a label is bad.
 
@@ -262,6 +206,7 @@ def read_tfds(spec, columns=Columns(), tfds_dir=None, max_bad=0.01, warn=print):
     Raises:
         DataError: where there is no such dataset, split or feature, or it cannot be prepared.
     """
+    columns = columns or Columns()
     builder, parts = open_builder(spec, tfds_dir)
     features = builder.info.features
     missing = [str(c) for c in columns.wanted if c not in features]
@@ -269,7 +214,10 @@ def read_tfds(spec, columns=Columns(), tfds_dir=None, max_bad=0.01, warn=print):
         raise DataError(
             f"data: tfds:{spec} has no feature {', '.join(missing)}; it has {', '.join(features)}."
         )
-    if np.issubdtype(features[columns.label].np_dtype, np.floating) and not columns.regression:
+    label_feature = None if columns.label is None else features[columns.label]
+    if np.issubdtype(getattr(label_feature, "np_dtype", int), np.floating) and (
+        not columns.regression
+    ):
         raise DataError(
             f"data: tfds:{spec} has numbers as {columns.label}, no classes: it is a regression."
         )
@@ -277,33 +225,68 @@ def read_tfds(spec, columns=Columns(), tfds_dir=None, max_bad=0.01, warn=print):
     records = source.once().map(lambda record: source.load(record["candidates"][0]))
     records = records.map(lambda example: [example[c] for c in columns.wanted])
     bad = BadExamples(source.name, source.num_examples, max_bad=max_bad, warn=warn)
-    names = getattr(features[columns.label], "names", None)  # of a ClassLabel
-    texts, labels = [], []
+    names = getattr(label_feature, "names", None)  # of a ClassLabel
+    texts, labels, places = [], [], []
     try:
         for batch in records.batch(READ_BATCH).as_numpy_iterator():
-            for number, (sentence, label, *second) in enumerate(
-                zip(*batch, strict=True), len(texts) + bad.count
-            ):
+            for number, row in enumerate(zip(*batch, strict=True), len(texts) + bad.count):
+                label = row[-1]  # where one is read
                 if names and label < 0:
                     bad.report(f"record {number}", "it has no label")
                     continue
-                texts.append([text.decode("utf-8", "replace") for text in (sentence, *second)])
+                row = row[: len(columns.texts)]
+                texts.append([text.decode("utf-8", "replace") for text in row])
                 labels.append(names[label] if names else label)
+                places.append(f"{source.name}, record {number}")
     except tf.errors.OpError as error:
         raise DataError(f"data: {source.name} is corrupt: {first_line(error)}.") from None
-    labelled = _labelled(source.name, texts, labels, columns)
+    labelled = as_labelled(source.name, texts, labels, columns, places)
     return labelled.with_classes(tuple(names)) if names else labelled
+
+
+def _documents_of_classes(folder):
+    """A list of (class, path): the documents in each subfolder."""
+    return [
+        (name, os.path.join(folder, name, file))
+        for name in sorted(os.listdir(folder))
+        if os.path.isdir(os.path.join(folder, name))
+        for file in sorted(os.listdir(os.path.join(folder, name)))
+        if file.endswith(DOCUMENT_ENDING)
+    ]
+
+
+def _documents_below(folder):
+    """A list of (`None`, path): the documents anywhere below a folder."""
+    paths = [
+        os.path.join(parent, file)
+        for parent, _, files in os.walk(folder, followlinks=True)
+        for file in files
+        if file.endswith(DOCUMENT_ENDING)
+    ]
+    return [(None, path) for path in sorted(paths)]
 
 
 def _read_lines(path):
     """A list of (line number, fields, `None`) or (line number, `None`, what is wrong with it)."""
-    try:
-        with open(path, "rb") as file:
-            content = file.read().removeprefix(BYTE_ORDER_MARK)
-    except OSError as error:
-        raise DataError(f"data: {path} cannot be read ({error.strerror}).") from None
+    content = _read_file(path)
     if path.lower().endswith(".csv"):
         return _read_csv(path, content)
+    return [
+        (number, None if problem else line.split("\t"), problem)
+        for number, line, problem in _lines_of(content)
+    ]
+
+
+def _read_file(path):
+    try:
+        with open(path, "rb") as file:
+            return file.read().removeprefix(BYTE_ORDER_MARK)
+    except OSError as error:
+        raise DataError(f"data: {path} cannot be read ({error.strerror}).") from None
+
+
+def _lines_of(content):
+    """A list of (line number, text, `None`) or (line number, `""`, what is wrong with it)."""
     lines = []
     for number, raw in enumerate(content.split(b"\n"), 1):
         raw = raw.rstrip(b"\r")
@@ -312,7 +295,7 @@ def _read_lines(path):
         except UnicodeDecodeError as error:
             line, problem = "", f"byte {error.start + 1} is not UTF-8"
         if raw:  # a file ends with a line end, so with an empty line
-            lines.append((number, None if problem else line.split("\t"), problem))
+            lines.append((number, line, problem))
     return lines
 
 
@@ -371,25 +354,3 @@ def _read_document(path):
     except UnicodeDecodeError as error:
         return None, f"byte {error.start + 1} is not UTF-8"
     return (text, None) if text else (None, "it is blank")
-
-
-def _labelled(name, texts, labels, columns):
-    """`LabelledText` of tuples of one or two texts, and of class names or numbers."""
-    if not texts:
-        raise DataError(f"data: {name} has no examples.")
-    sentences, *second = (list(column) for column in zip(*texts, strict=True))
-    second = second[0] if second else None
-    if columns.regression:
-        return LabelledText(name, sentences, np.array(labels, "float32"), None, second)
-    labels = [str(label) for label in labels]
-    class_names = set(labels)
-    if len(labels) >= SCORE_LIKE and len(class_names) > len(labels) / 2:
-        raise DataError(
-            f"data: {name} has {len(class_names):,} classes in {len(labels):,} examples (such as "
-            f"{labels[0]!r}). Is {columns.label} a number to predict, a regression?"
-        )
-    whole = all(c.removeprefix("-").isdecimal() for c in class_names)
-    class_names = tuple(sorted(class_names, key=int if whole else str))
-    number_of = {class_name: i for i, class_name in enumerate(class_names)}
-    numbers = np.array([number_of[label] for label in labels], "int64")
-    return LabelledText(name, sentences, numbers, class_names, second)

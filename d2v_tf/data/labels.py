@@ -3,7 +3,10 @@
 import numpy as np
 import tensorflow as tf
 
-from d2v_tf.data.reading import DataError
+from d2v_tf.data.reading import DataError, first_line
+
+# Labels that are fetched at once, of records.
+LABEL_BATCH = 1024
 
 
 def find_classes(source, label=None, num_classes=None):
@@ -14,7 +17,7 @@ def find_classes(source, label=None, num_classes=None):
         label: optional str, of sources of audio files with several kinds of labels: `"tags"`, or
             one of `source.labels`. Defaults to the tags where there are some, else the first kind.
         num_classes: optional int, for records that have numbers without names: their names are
-            then `"0"`, `"1"`, ...
+            then `"0"`, `"1"`, ... Without it, all records are read once to count the classes.
 
     Returns:
         tuple of str, in the order of the labels' numbers.
@@ -23,12 +26,9 @@ def find_classes(source, label=None, num_classes=None):
         DataError: where there are no labels, a single class, or a class without an example.
     """
     labels, names = labels_of(source, label)
-    if names is None and num_classes is None:
-        raise DataError(
-            f"data: {source.name} has class numbers without names; say how many classes there are."
-        )
     if names is None:
-        return tuple(str(number) for number in range(num_classes))
+        number = _count_classes(source) if num_classes is None else num_classes
+        names = tuple(str(i) for i in range(number))
     if len(names) < 2:
         raise DataError(
             f"data: {source.name} has a single class, {', '.join(names)}: there is nothing to tell "
@@ -86,6 +86,21 @@ def class_numbers(source, class_names, label=None, warn=print):
     return np.array([number[name] for name in names], "int64")
 
 
+def default_label(source, multi_label=False):
+    """The kind of labels that a model is for where a user names none, as `find_classes` takes it.
+
+    Args:
+        source: from `open_images` or `open_speech_source`.
+        multi_label: bool. Whether the model gives tags.
+
+    Returns:
+        str, the first kind of classes, for a classifier where a source has classes and tags;
+        otherwise `None`: tags where there are some, else the first kind.
+    """
+    kinds = getattr(source, "labels", None)
+    return None if multi_label or not isinstance(kinds, dict) else next(iter(kinds), None)
+
+
 def labels_of(source, label=None):
     """A source's labels and the names of its classes.
 
@@ -124,6 +139,28 @@ def check_label(label, num_classes):
     tf.debugging.assert_less_equal(
         label, last, f"its class has a number that is not below {num_classes}"
     )
+
+
+def _count_classes(source):
+    """How many classes the records of a `RecordSource` have, whose labels are numbers only."""
+    labels = source.once().map(
+        lambda record: source.load(record["candidates"][0])["label"],
+        num_parallel_calls=tf.data.AUTOTUNE,
+    )
+    found = set()
+    try:
+        for batch in labels.batch(LABEL_BATCH).as_numpy_iterator():
+            found.update(batch[batch >= 0].tolist())
+    except tf.errors.OpError as error:
+        raise DataError(f"data: {source.name} is corrupt: {first_line(error)}.") from None
+    count = max(found, default=-1) + 1
+    if len(found) < count:
+        raise DataError(
+            f"data: {source.name} has {len(found)} classes without names, numbered up to "
+            f"{count - 1}. Number them 0, 1, 2 and so on, or name files: folder:PATH, or for audio "
+            "table:FILE."
+        )
+    return count
 
 
 def _has_example(labels, num_classes):

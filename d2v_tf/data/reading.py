@@ -18,6 +18,18 @@ class DataError(UserError):
     """Data that cannot be used; the message names it and says what to do."""
 
 
+class TooManyBadError(DataError):
+    """More bad examples than may be.
+
+    Args:
+        what: str. The message without advice: how the limit is raised, not every tool has alike.
+    """
+
+    def __init__(self, what):
+        self.what = what
+        super().__init__(f"{what} Remove them, or raise the limit: --set data.max_bad=0.1.")
+
+
 class BadExamples:
     """Counts the examples of a source that could not be read.
 
@@ -69,10 +81,9 @@ class BadExamples:
 
     def _give_up(self):
         first, reason = next(iter(self._reasons.items()))
-        self.error = DataError(
+        self.error = TooManyBadError(
             f"data: {self.count} of {self.num_examples} examples of {self.name} could not be read "
-            f'(first: {first}, "{reason}"); at most {100 * self.max_bad:g}% may. Remove them, or '
-            "raise the limit: --set data.max_bad=0.1."
+            f'(first: {first}, "{reason}"); at most {100 * self.max_bad:g}% may.'
         )
         raise self.error
 

@@ -54,7 +54,7 @@ class SpeechFiles:
 
     @property
     def has_labels(self):
-        """bool."""
+        """bool. Whether there is a kind of labels with one class an utterance: tags are none."""
         return bool(self.labels)
 
     def only(self, keep):

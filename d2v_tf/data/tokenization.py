@@ -1,5 +1,6 @@
 """Byte-level BPE as RoBERTa has it: trained here or read from published files."""
 
+import codecs
 import dataclasses
 import functools
 import json
@@ -110,6 +111,34 @@ class TextTokenizer:
         """The text of a list of ids, special tokens included."""
         return self._encoder.decode(list(ids), skip_special_tokens=False)
 
+    def texts_of(self, ids):
+        """What each token adds to the text that all of them are.
+
+        A character of several bytes may be split over tokens: the last of them has it, those before
+        it have an empty str. Bytes that are no character, as where a row was cut, are "\ufffd".
+
+        Args:
+            ids: sequence of T ids.
+
+        Returns:
+            list of T str.
+        """
+        decoder, texts = codecs.getincrementaldecoder("utf-8")("replace"), []
+        special = self.special_token_ids
+        for i in map(int, ids):
+            token = self._token_of.get(i, "")
+            if i in special:
+                _end_character(decoder, texts)
+                texts.append(token)
+            else:
+                texts.append(decoder.decode(_bytes_of(token)))
+        _end_character(decoder, texts)
+        return texts
+
+    @functools.cached_property
+    def _token_of(self):
+        return {i: token for token, i in self.vocabulary.items()}
+
     def in_graph(self, **kwargs):
         """The same tokenizer as a Keras layer, for serving; keyword arguments are the layer's."""
         return Data2VecTextTokenizer(
@@ -147,6 +176,28 @@ class TextTokenizer:
         tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
         tokenizer.decoder = decoders.ByteLevel()
         return tokenizer
+
+
+def _byte_of_letter():
+    """The byte that each letter of a byte-level token stands for, as in GPT-2's `encoder.py`."""
+    own = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]  # printable in Latin-1
+    others = [byte for byte in range(256) if byte not in own]
+    return {chr(b): b for b in own} | {chr(256 + i): b for i, b in enumerate(others)}
+
+
+BYTE_OF = _byte_of_letter()
+
+
+def _bytes_of(token):
+    if all(letter in BYTE_OF for letter in token):
+        return bytes(BYTE_OF[letter] for letter in token)
+    return token.encode()  # added to a vocabulary as it is
+
+
+def _end_character(decoder, texts):
+    """Gives what a character cut short has left to its last token."""
+    if rest := decoder.decode(b"", final=True):
+        texts[-1] += rest
 
 
 def train_tokenizer(texts, vocabulary_size):

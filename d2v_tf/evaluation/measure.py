@@ -5,12 +5,11 @@ import dataclasses
 import numpy as np
 
 from d2v_tf.data.reading import DataError
-from d2v_tf.evaluation.examples import number_classes
+from d2v_tf.evaluation.labels import is_multi_label, is_regression, number_labels
 from d2v_tf.evaluation.running import forward, input_maker, run_examples
 from d2v_tf.finetuning.ctc import Data2VecSpeechCTC
-from d2v_tf.finetuning.decoding import GreedyDecoder
-from d2v_tf.finetuning.metrics import bootstrap_interval, confusion_matrix, evaluate
-from d2v_tf.finetuning.recognition import count_errors
+from d2v_tf.finetuning.metrics import METRICS, bootstrap_interval, confusion_matrix, evaluate
+from d2v_tf.finetuning.recognition import count_errors, recognizer
 
 DRAWS = 1000
 
@@ -24,7 +23,8 @@ class Measurement:
         intervals: dict, name -> (float, float), 95% bootstrap intervals.
         num_examples: int. Examples that could be read and have a label.
         notes: tuple of str.
-        worst: list of (name of the example, what is true, what the model says, loss or errors).
+        worst: list of (name of the example, what is true, what the model says, `worst_by`).
+        worst_by: str. What makes an example one of the worst: `"loss"`, or `"word_errors"`.
         confusion: optional int array `[C, C]`, a row a true class.
         class_names: optional tuple of str.
     """
@@ -34,6 +34,7 @@ class Measurement:
     num_examples: int
     notes: tuple[str, ...]
     worst: list[tuple[str, str, str, float]]
+    worst_by: str = "loss"
     confusion: np.ndarray | None = None
     class_names: tuple[str, ...] | None = None
 
@@ -49,7 +50,8 @@ def measure(
         examples: `Examples`.
         num_worst: int. How many of the worst examples are named.
         decode: optional decoder of a CTC model; greedy by default.
-        metrics: optional tuple of names in `METRICS`; what the kind of task asks for by default.
+        metrics: optional tuple of names in `METRICS`, a GLUE task's; of several, their mean is
+            given too, as `score`. What the kind of task asks for by default.
         seed: int, of the bootstrap.
         **options: of `run_examples`.
 
@@ -59,69 +61,87 @@ def measure(
     Raises:
         DataError: where labels or transcripts are missing or do not fit the model.
     """
-    make_inputs = input_maker(preprocessing, task.backbone)
+    make_inputs = input_maker(preprocessing, task)
     if isinstance(task, Data2VecSpeechCTC):
         return _measure_recognition(task, make_inputs, examples, num_worst, decode, seed, **options)
-    labels = number_classes(examples, task.class_names)
+    labels, known = number_labels(examples, task)
     indices, logits = run_examples(examples, make_inputs, forward(task), **options)
-    labelled = [place for place, index in enumerate(indices) if np.all(labels[index] >= 0)]
-    if not labelled:
+    places = np.flatnonzero(known[indices])
+    if not len(places):
         raise DataError(f"data: no example of {examples.name} could be read and has a label.")
-    indices, logits = indices[labelled], np.stack(logits)[labelled].astype("float32")
-    labels = labels[indices]
-    if task.num_classes == 1 and not getattr(task, "multi_label", False):
-        if examples.class_names is not None:
-            raise DataError(
-                f"data: {examples.name} has classes, and the model gives a number. Name a table "
-                "whose labels are numbers."
-            )
-        names, labels = ("pearson", "spearman"), labels.astype("float32")[:, None]
-        losses = np.square(logits - labels)[:, 0]
-        said = [f"{value:.3g}" for value in logits[:, 0]]
-        true = [f"{value:.3g}" for value in labels[:, 0]]
-    elif getattr(task, "multi_label", False):
-        names, labels = ("mean_average_precision",), labels.astype("float32")
-        losses = np.logaddexp(0, np.where(labels > 0, -logits, logits)).mean(axis=1)
-        said = [_tags(row > 0, task.class_names) for row in logits]
-        true = [_tags(row > 0, task.class_names) for row in labels]
-    else:
-        names = ("accuracy", "macro_f1")
-        class_names = task.class_names or [str(i) for i in range(task.num_classes)]
-        losses = np.logaddexp.reduce(logits, axis=1) - logits[np.arange(len(labels)), labels]
-        said = [class_names[i] for i in logits.argmax(axis=1)]
-        true = [class_names[i] for i in labels]
-    names = metrics or names
+    indices = indices[places]
+    logits = np.stack([logits[place] for place in places]).astype("float32")
+    compared = _compare(task, logits, labels[indices])
+    labels, names = compared.labels, metrics or compared.metrics
     found = evaluate(names, logits, labels, task.class_names)
-    is_classes = labels.ndim == 1
+    scores, measures = dict(found.scores), {name: name for name in names}
+    if metrics and len(metrics) > 1:
+        # GLUE's number of a task with several metrics.
+        scores["score"], measures["score"] = found.score, _mean_of(metrics)
     return Measurement(
-        scores=dict(found.scores),
+        scores=scores,
         intervals={
-            name: bootstrap_interval(name, logits, labels, draws=DRAWS, seed=seed) for name in names
+            name: bootstrap_interval(measure, logits, labels, draws=DRAWS, seed=seed)
+            for name, measure in measures.items()
         },
         num_examples=len(labels),
         notes=found.notes,
         worst=[
-            (examples.names[indices[i]], true[i], said[i], float(losses[i]))
-            for i in np.argsort(-losses)[:num_worst]
+            (
+                examples.names[indices[i]],
+                compared.true[i],
+                compared.said[i],
+                float(compared.losses[i]),
+            )
+            for i in np.argsort(-compared.losses)[:num_worst]
         ],
-        confusion=confusion_matrix(logits, labels) if is_classes else None,
+        confusion=confusion_matrix(logits, labels) if labels.ndim == 1 else None,
         class_names=task.class_names,
     )
 
 
-def _tags(chosen, class_names):
-    names = class_names or [str(i) for i in range(len(chosen))]
+@dataclasses.dataclass(frozen=True)
+class _Compared:
+    """Labels as the metrics take them, the usual metrics, and each example's loss and two words."""
+
+    labels: np.ndarray
+    metrics: tuple[str, ...]
+    losses: np.ndarray
+    true: list[str]
+    said: list[str]
+
+
+def _compare(task, logits, labels):
+    """What the logits `[N, C]` of a classifier, tagger or regression say, beside what is true."""
+    names = task.class_names or [str(i) for i in range(task.num_classes)]
+    if is_regression(task):
+        labels = labels[:, None]
+        true, said = ([f"{value:.3g}" for value in values[:, 0]] for values in (labels, logits))
+        losses = np.square(logits - labels)[:, 0]
+        return _Compared(labels, ("pearson", "spearman"), losses, true, said)
+    if is_multi_label(task):
+        losses = np.logaddexp(0, np.where(labels, -logits, logits)).mean(axis=1)
+        true, said = ([_tags(row, names) for row in chosen] for chosen in (labels, logits > 0))
+        metrics = ("mean_average_precision",)
+        return _Compared(labels.astype("float32"), metrics, losses, true, said)
+    losses = np.logaddexp.reduce(logits, axis=1) - logits[np.arange(len(labels)), labels]
+    true, said = ([names[i] for i in chosen] for chosen in (labels, logits.argmax(axis=1)))
+    return _Compared(labels, ("accuracy", "macro_f1"), losses, true, said)
+
+
+def _mean_of(metrics):
+    """The mean of metrics, as a function of scores and labels."""
+    return lambda scores, labels: np.mean([METRICS[name](scores, labels) for name in metrics])
+
+
+def _tags(chosen, names):
     return ", ".join(name for name, is_there in zip(names, chosen, strict=True) if is_there) or "-"
 
 
 def _measure_recognition(task, make_inputs, examples, num_worst, decode, seed, **options):
     if examples.transcripts is None:
         raise DataError(f"data: {examples.name} has no transcripts to measure recognition with.")
-    decode = decode or GreedyDecoder(task.vocabulary)
-
-    def recognize(inputs):
-        return decode(forward(task)(inputs), task.frame_lengths(inputs))
-
+    recognize = recognizer(task, decode)
     indices, heard = run_examples(examples, make_inputs, recognize, **options)
     if not len(indices):
         raise DataError(f"data: no recording of {examples.name} could be read.")
@@ -163,4 +183,5 @@ def _measure_recognition(task, make_inputs, examples, num_worst, decode, seed, *
             for i in worst
             if single[i].word_errors
         ],
+        worst_by="word_errors",
     )

@@ -2,9 +2,10 @@
 
 import numpy as np
 
+from d2v_tf.evaluation.labels import is_multi_label
 from d2v_tf.evaluation.running import forward, input_maker, run_examples
 from d2v_tf.finetuning.ctc import Data2VecSpeechCTC
-from d2v_tf.finetuning.decoding import GreedyDecoder
+from d2v_tf.finetuning.recognition import recognizer
 
 
 def predict_examples(task, preprocessing, examples, decode=None, **options):
@@ -21,13 +22,9 @@ def predict_examples(task, preprocessing, examples, decode=None, **options):
         list of (name of the example, dict): `"text"`; or `"label"` and `"probability"`; or
         `"tags"`, a dict of those above one half with their probabilities; or `"value"`.
     """
-    make_inputs = input_maker(preprocessing, task.backbone)
+    make_inputs = input_maker(preprocessing, task)
     if isinstance(task, Data2VecSpeechCTC):
-        decode = decode or GreedyDecoder(task.vocabulary)
-
-        def recognize(inputs):
-            return decode(forward(task)(inputs), task.frame_lengths(inputs))
-
+        recognize = recognizer(task, decode)
         indices, texts = run_examples(examples, make_inputs, recognize, **options)
         said = [{"text": text} for text in texts]
     else:
@@ -40,7 +37,7 @@ def describe(task, logits):
     """What the logits `[C]` of a classifier say, as `predict_examples` gives it."""
     names = task.class_names or [str(i) for i in range(task.num_classes)]
     logits = np.asarray(logits, "float64")
-    if getattr(task, "multi_label", False):
+    if is_multi_label(task):
         probabilities = 1 / (1 + np.exp(-logits))
         tags = {n: float(p) for n, p in zip(names, probabilities, strict=True) if p > 0.5}
         return {"tags": tags}

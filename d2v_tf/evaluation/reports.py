@@ -27,9 +27,9 @@ def print_measurement(measurement, console):
     console.print(table)
     for note in measurement.notes:
         console.print(f"note: {escape(note)}")
-    worst = Table("worst examples", "true", "predicted", "loss")
-    for name, true, said, loss in measurement.worst:
-        worst.add_row(escape(name), escape(true), escape(said), f"{loss:.3g}")
+    worst = Table("worst examples", "true", "predicted", measurement.worst_by.replace("_", " "))
+    for name, true, said, value in measurement.worst:
+        worst.add_row(escape(name), escape(true), escape(said), f"{value:.3g}")
     console.print(worst)
 
 
@@ -52,7 +52,7 @@ def write_measurement(measurement, folder):
         "intervals": measurement.intervals,
         "notes": measurement.notes,
         "worst": [
-            dict(zip(("name", "true", "predicted", "loss"), row, strict=True))
+            dict(zip(("name", "true", "predicted", measurement.worst_by), row, strict=True))
             for row in measurement.worst
         ],
         "class_names": measurement.class_names,

@@ -60,12 +60,13 @@ def forward(task):
     return lambda inputs: keras.Model.predict_on_batch(task, inputs)
 
 
-def input_maker(preprocessing, backbone):
-    """A function of raw examples to a backbone's inputs.
+def input_maker(preprocessing, model):
+    """A function of raw examples to a model's inputs.
 
     Args:
         preprocessing: what `d2v_tf.load_preprocessing` gives.
-        backbone: `Data2VecBackbone`.
+        model: `Data2VecBackbone`, or a task on one. Texts for a task are cut to the length that it
+            was trained with, where its preprocessor says it.
 
     Returns:
         function of a list of images `[H, W, 3]`, waveforms `[N]`, strings or pairs of them.
@@ -80,7 +81,9 @@ def input_maker(preprocessing, backbone):
     if isinstance(preprocessing, Data2VecAudioConverter):
         return lambda waveforms: dict(preprocessing(waveforms))
     if isinstance(preprocessing, Data2VecTextTokenizer):
-        preprocessor = Data2VecTextClassifierPreprocessor(
+        own = getattr(model, "preprocessor", None)
+        backbone = getattr(model, "backbone", model)
+        preprocessor = own or Data2VecTextClassifierPreprocessor(
             preprocessing, sequence_length=backbone.max_sequence_length
         )
         return lambda texts: preprocessor(_columns(texts), None)

@@ -2,12 +2,9 @@
 
 import os
 
-import yaml
-
 from d2v_tf.backbones.backbone import Data2VecBackbone
 from d2v_tf.backbones.speech import Data2VecSpeechBackbone
 from d2v_tf.backbones.vision import Data2VecVisionBackbone
-from d2v_tf.data.glue import glue_task
 from d2v_tf.exporting.image_requests import image_requests
 from d2v_tf.exporting.outputs import label_names
 from d2v_tf.exporting.requests import ExportError
@@ -18,6 +15,7 @@ from d2v_tf.exporting.warmup import warmup_writer
 from d2v_tf.interop.heads import head_of
 from d2v_tf.interop.loading import has_head, load_backbone, load_task
 from d2v_tf.interop.preprocessing import load_preprocessing
+from d2v_tf.interop.run_recipe import trained_on_pairs
 
 PRECISIONS = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
 
@@ -111,19 +109,3 @@ def requests_for(model, preprocessing, pairs=False):
     if pairs:
         raise ExportError("pairs: only a text model is asked about pairs.")
     return make(backbone, preprocessing)
-
-
-def trained_on_pairs(path):
-    """Whether the run of a path, or of the preset in it, was fine-tuned on pairs of texts."""
-    for folder in (path, os.path.dirname(os.path.abspath(path))):
-        file = os.path.join(folder, "config.yaml")
-        if os.path.isfile(file):
-            with open(file, encoding="utf-8") as opened:
-                recipe = yaml.safe_load(opened) or {}
-            task = str(recipe.get("task", ""))
-            if task.startswith("glue:"):
-                columns = glue_task(task.removeprefix("glue:")).columns
-                return columns.second_sentence is not None
-            columns = (recipe.get("data") or {}).get("columns") or {}
-            return columns.get("second_sentence") is not None
-    return False

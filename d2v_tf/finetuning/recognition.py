@@ -34,6 +34,24 @@ class RecognitionReport:
     empty_hypotheses: int
 
 
+def recognizer(model, decode=None):
+    """A function of a CTC model's inputs to what it hears in them: a list of B str.
+
+    Args:
+        model: `Data2VecSpeechCTC`.
+        decode: optional function of (logits `[B, T, V]`, frame lengths `[B]`) to a list of B str.
+            Defaults to `GreedyDecoder`.
+    """
+    decode = decode or GreedyDecoder(model.vocabulary)
+
+    def recognize(inputs):
+        # Not the task's own, which would apply its preprocessor to what is ready.
+        logits = keras.Model.predict_on_batch(model, inputs)
+        return decode(logits, model.frame_lengths(inputs))
+
+    return recognize
+
+
 def evaluate_ctc(model, dataset, transcripts, decode=None):
     """Recognises each utterance and counts the errors.
 
@@ -42,20 +60,16 @@ def evaluate_ctc(model, dataset, transcripts, decode=None):
         dataset: iterable of (inputs, `[B]` ints, the utterances' places in `transcripts`), as
             `d2v_tf.data.transcribed.recognition_dataset` gives it.
         transcripts: list of str. The references.
-        decode: optional function of (logits `[B, T, V]`, frame lengths `[B]`) to a list of B str.
-            Defaults to `GreedyDecoder`.
+        decode: as for `recognizer`.
 
     Returns:
         `RecognitionReport`.
     """
-    decode = decode or GreedyDecoder(model.vocabulary)
+    recognize = recognizer(model, decode)
     samples = []
     for inputs, indices in dataset:
-        # Not the task's own, which would apply its preprocessor to what is ready.
-        logits = keras.Model.predict_on_batch(model, inputs)
-        hypotheses = decode(logits, model.frame_lengths(inputs))
         references = [transcripts[int(i)] for i in indices]
-        samples += zip(references, hypotheses, strict=True)
+        samples += zip(references, recognize(inputs), strict=True)
     return count_errors(samples)
 
 

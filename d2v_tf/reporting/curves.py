@@ -3,7 +3,7 @@
 import numpy as np
 
 from d2v_tf.reporting.figures import draw, escape
-from d2v_tf.reporting.page import color_of
+from d2v_tf.reporting.page import color_of, legend
 
 # Keys of metrics.jsonl, what they are called on the page and their axis. Of several keys in a
 # panel the second is dashed, the third dotted.
@@ -19,7 +19,7 @@ LINES = ("-", "--", ":")
 
 
 def curves(records):
-    """The panels of what is in the records' `metrics`, as HTML."""
+    """The panels of what is in the records' `metrics`, as HTML, and which color is which run."""
     shown = []
     for keys, title, axis in PANELS:
         keys = [key for key in keys if any(series(r.metrics, key)[0].size for r in records)]
@@ -32,7 +32,8 @@ def curves(records):
                 )
             svg = draw(lambda f, k=keys, a=axis: _panel(f, records, k, a), 4.2, 2.5, caption)
             shown.append(f"<figure>{svg}<figcaption>{escape(caption)}</figcaption></figure>")
-    return f'<div class="panels">{"".join(shown)}</div>'
+    runs = legend([record.name for record in records]) if len(records) > 1 else ""
+    return f'{runs}<div class="panels">{"".join(shown)}</div>'
 
 
 def series(metrics, key):

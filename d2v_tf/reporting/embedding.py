@@ -6,10 +6,12 @@ from sklearn.manifold import TSNE
 from threadpoolctl import threadpool_limits
 
 from d2v_tf.reporting.figures import COLORS, draw
-from d2v_tf.reporting.page import legend
+from d2v_tf.reporting.page import REST_COLOR, legend
 
 # With fewer examples there are no neighborhoods to keep.
 FEWEST = 10
+TSNE_NOTE = "t-SNE: who is near whom means something, how far apart groups lie does not."
+FEW_NOTE = "The first two principal components, for t-SNE needs more than these {} examples."
 
 
 def in_a_plane(pooled):
@@ -36,20 +38,39 @@ def in_a_plane(pooled):
 
 
 def embedding(seen):
-    """The examples in a plane, colored by label, as HTML."""
-    if len(seen.pooled) < 2:
+    """The examples in a plane, colored by label, and how they came there, as HTML."""
+    number = len(seen.pooled)
+    if number < 2:
         return '<p class="note">There is a single example.</p>'
     points = in_a_plane(seen.pooled)
-    classes = [int(c) for c in np.unique(seen.labels[seen.labels >= 0])]
-    number = {c: i for i, c in enumerate(classes)}
-    colors = [COLORS[number[int(c)] % len(COLORS)] if c >= 0 else "#888888" for c in seen.labels]
+    classes = most_frequent(seen.labels)
+    rest = ~np.isin(seen.labels, classes)
+    colors = [COLORS[classes.index(c)] for c in seen.labels[~rest].tolist()]
 
     def scatter(figure):
         axes = figure.add_subplot()
-        axes.scatter(*points.T, c=colors, s=14, linewidths=0)
+        axes.scatter(*points[rest].T, c=REST_COLOR, s=14, linewidths=0)
+        axes.scatter(*points[~rest].T, c=colors, s=14, linewidths=0)
         axes.set_axis_off()
         axes.set_aspect("equal", "datalim")
 
+    how = FEW_NOTE.format(number) if number < FEWEST else TSNE_NOTE
     svg = draw(scatter, 5.5, 4.2, "examples in a plane, colored by label")
-    first = [int(np.flatnonzero(seen.labels == c)[0]) for c in classes]
-    return legend([seen.label(i) for i in first]) + svg
+    names = [seen.label(int(np.argmax(seen.labels == c))) for c in classes]
+    others = "others" if (seen.labels[rest] >= 0).any() else "no label"
+    colored = legend(names, others if rest.any() else "") if names else ""
+    return f'<p class="note">{how}</p>{colored}{svg}'
+
+
+def most_frequent(labels):
+    """The classes that get colors, the lowest first.
+
+    Args:
+        labels: int array `[N]`, -1 = none.
+
+    Returns:
+        list of at most as many int as there are colors.
+    """
+    classes, counts = np.unique(labels[labels >= 0], return_counts=True)
+    order = np.argsort(-counts, kind="stable")[: len(COLORS)]
+    return sorted(classes[order].tolist())

@@ -1,9 +1,12 @@
 """One HTML file that needs nothing else: style, tables and pictures are inside."""
 
 import os
+import re
 
 from d2v_tf.reporting.figures import COLORS, escape
 
+# What is apart from the numbered colors, one of which is a gray.
+REST_COLOR = "#88888860"
 # The page may load nothing; a browser says so on its console where something tries to.
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 CSS = """
@@ -58,18 +61,20 @@ table.heat tr { border: 0; }
 """
 
 
-def write_page(path, title, parts):
+def write_page(path, title, parts, step=None):
     """Writes a page, in place of what is there once it is whole.
 
     Args:
         path: str.
         title: str.
         parts: list of str, HTML.
+        step: optional int. The update that it shows a run after, which `step_of` finds again.
     """
     body = "\n".join(parts)
+    mark = "" if step is None else f'<meta name="d2v-step" content="{step}">\n'
     content = (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n{mark}'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{escape(title)}</title>\n<style>{CSS}</style>\n</head>\n<body>\n{body}\n"
         "</body>\n</html>\n"
@@ -79,6 +84,17 @@ def write_page(path, title, parts):
     with open(temporary, "w", encoding="utf-8", errors="replace") as file:
         file.write(content)
     os.replace(temporary, path)
+
+
+def step_of(path):
+    """The update that a page shows a run after; `None` where it does not say, or is not there."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            head = file.read(1000)
+    except OSError:
+        return None
+    found = re.search(r'<meta name="d2v-step" content="(\d+)">', head)
+    return int(found.group(1)) if found else None
 
 
 def section(title, note, *content):
@@ -130,26 +146,39 @@ def color_of(number):
 
 def dot(number):
     """The spot of color that stands for a run or a class."""
-    return f'<span class="dot" style="background: {color_of(number)}"></span>'
+    return _spot(color_of(number))
 
 
-def legend(names):
-    """Spots of color and what they stand for."""
-    items = "".join(f"<span>{dot(i)}{escape(name)}</span>" for i, name in enumerate(names))
+def legend(names, rest=""):
+    """Spots of color and what they stand for.
+
+    Args:
+        names: list of str, of runs or classes by their numbers.
+        rest: str. What has none of their colors; empty where there is no such thing.
+    """
+    spots = [(dot(i), name) for i, name in enumerate(names)]
+    spots += [(_spot(REST_COLOR), rest)] if rest else []
+    items = "".join(f"<span>{spot}{escape(name)}</span>" for spot, name in spots)
     return f'<div class="legend">{items}</div>'
+
+
+def _spot(color):
+    return f'<span class="dot" style="background: {color}"></span>'
 
 
 def side_by_side(records, content):
     """What each run shows, in columns.
 
     Args:
-        records: list of `RunRecord`.
-        content: list of str, HTML, one a run.
+        records: list of `RunRecord`, all of the page's: a run has one color everywhere.
+        content: list of str, HTML, one a run; `None` where a run has nothing to show.
     """
     heads = [""] * len(records)
     if len(records) > 1:
         heads = [f"<h3>{dot(i)}{escape(r.name)}</h3>" for i, r in enumerate(records)]
     columns = "".join(
-        f'<div class="run">{head}{part}</div>' for head, part in zip(heads, content, strict=True)
+        f'<div class="run">{head}{part}</div>'
+        for head, part in zip(heads, content, strict=True)
+        if part is not None
     )
     return f'<div class="runs">{columns}</div>'

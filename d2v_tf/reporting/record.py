@@ -1,7 +1,12 @@
 """What a report is made of: one run's recipe, logs, data and backbone."""
 
+import contextlib
 import dataclasses
 
+import tensorflow as tf
+
+from d2v_tf.data.reading import first_line
+from d2v_tf.errors import UserError
 from d2v_tf.schema.common import COMPILERS
 
 
@@ -19,8 +24,8 @@ class RunRecord:
         starts: list of dict, of `starts.jsonl`: when, where and with what it was started.
         data: what the run reads, as `training/vision.py` opens it, or `None`.
         backbone: `Data2VecBackbone`, or `None`.
-        backbone_of: str. Which weights these are.
-        missing: list of str. What could not be opened, and why.
+        step: int. Updates that these weights have behind them.
+        missing: list of str. What the report is without, and why.
     """
 
     name: str
@@ -32,8 +37,27 @@ class RunRecord:
     starts: list
     data: object = None
     backbone: object = None
-    backbone_of: str = ""
+    step: int = 0
     missing: list = dataclasses.field(default_factory=list)
+
+    @contextlib.contextmanager
+    def trying(self, what):
+        """Notes what cannot be made, and why, and goes on behind the block.
+
+        Whatever it is, files that are gone or a drawing that fails: the rest is worth a page.
+
+        Args:
+            what: str, as in "no masks, for they could not be made".
+        """
+        try:
+            yield
+        except Exception as error:
+            if self.data is not None and isinstance(error, tf.errors.OpError):
+                error = self.data.explain(error)
+            reason = str(error)
+            if not isinstance(error, UserError):
+                reason = f"{type(error).__name__}: {first_line(error)}"
+            self.missing.append(f"no {what} ({reason})")
 
     def facts(self):
         """What ran, as (name, str) pairs."""
@@ -51,7 +75,8 @@ class RunRecord:
             "folder": self.workdir,
         }
         if self.backbone is not None:
-            facts["weights shown"] = self.backbone_of
+            of = "the last of " if self.step == recipe.steps else f"{self.step:,} of "
+            facts["weights shown"] = f"after {of}{recipe.steps:,} updates"
             facts["parameters"] = f"{self.backbone.count_params():,}"
         if self.data is not None:
             facts["examples"] = f"{self.data.num_examples:,}"

@@ -1,5 +1,7 @@
 """What is shown of texts: hidden tokens, colors of tokens, and attention between them."""
 
+from typing import NamedTuple
+
 import numpy as np
 import tensorflow as tf
 
@@ -10,16 +12,24 @@ NUM_EXAMPLES = 300
 NUM_MASKED, NUM_DRAWN, NUM_HEATS = 4, 3, 2
 # Tokens of a map of attention, and characters of a neighbor.
 MOST_TOKENS, MOST_CHARACTERS = 24, 160
+# Stands for a token that is a part of the character after it.
+PART = "·"
+
+
+class Token(NamedTuple):
+    """A token of a masked row: its text, what the student saw, whether to predict it, its kind."""
+
+    text: str
+    seen: str
+    hidden: bool
+    special: bool
 
 
 def masks(batch, data):
     """Rows of text with the tokens that are hidden from the student, as HTML."""
     rows = []
     for row in range(min(NUM_MASKED, len(batch["mask"]))):
-        tokens = "".join(
-            _token(text, "hidden", f"the student saw {seen!r}") if hidden else _token(text)
-            for text, seen, hidden in row_of(batch, row, data)
-        )
+        tokens = "".join(map(_span, row_of(batch, row, data)))
         rows.append(f'<p class="tokens">{tokens}</p>')
     return "".join(rows)
 
@@ -30,7 +40,7 @@ def features(seen, backbone, data):
     colors = principal_colors(seen.hidden)
     for index, rgb in list(zip(seen.mapped, colors, strict=True))[::2][:NUM_DRAWN]:
         example = seen.inputs[index]
-        texts = [data.corpus.tokenizer.decode([i]) for i in example["token_ids"]]
+        texts = data.corpus.tokenizer.texts_of(example["token_ids"])
         colored = "".join(
             f'<span class="colored" style="background: rgb({r}, {g}, {b})">{escape(text)}</span>'
             for text, (r, g, b) in zip(texts, rgb, strict=True)
@@ -57,6 +67,8 @@ def heat(attention, texts):
     part = attention[: len(texts), : len(texts)]
     low, high = part.min(), np.percentile(part, 99)
     part = np.clip((part - low) / max(high - low, 1e-12), 0, 1)
+    part_of = f"; {PART} is a part of the character after it" if "" in texts else ""
+    texts = [text or PART for text in texts]
     head = "".join(f"<th>{escape(text)}</th>" for text in texts)
     rows = "".join(
         f"<tr><th>{escape(text)}</th>"
@@ -68,25 +80,25 @@ def heat(attention, texts):
     told = f"pale {100 * low:.2g}%, full {100 * high:.2g}% of a row's attention"
     return (
         f'<table class="heat">{head}<tbody>{rows}</tbody></table>'
-        f'<p class="note">From a token on the left to one above; {told}.</p>'
+        f'<p class="note">From a token on the left to one above; {told}{part_of}.</p>'
     )
 
 
 def row_of(batch, row, data):
-    """The real tokens of a row: list of (str, what the student saw instead, whether to predict)."""
+    """The real tokens of a row: list of `Token`."""
     tokenizer = data.corpus.tokenizer
     real = np.asarray(batch["padding_mask"][row]).astype(bool)
-    columns = [np.asarray(batch[n][row])[real] for n in ("target_token_ids", "token_ids", "mask")]
-    return [
-        (tokenizer.decode([target]), tokenizer.decode([seen]), bool(hidden))
-        for target, seen, hidden in zip(*columns, strict=True)
-    ]
+    names = ("target_token_ids", "token_ids", "mask")
+    targets, seen, hidden = (np.asarray(batch[name][row])[real] for name in names)
+    special = np.isin(targets, tokenizer.special_token_ids)
+    columns = tokenizer.texts_of(targets), tokenizer.texts_of(seen), hidden, special
+    return [Token(t, s, bool(h), bool(k)) for t, s, h, k in zip(*columns, strict=True)]
 
 
 def summarize_masks(batch, data):
     """Writes rows of text to TensorBoard, what is hidden in brackets."""
     rows = [
-        "".join(f"[{text}]" if hidden else text for text, _, hidden in row_of(batch, row, data))
+        "".join(f"[{t.text or PART}]" if t.hidden else t.text for t in row_of(batch, row, data))
         for row in range(len(batch["mask"]))
     ]
     tf.summary.text("masks", [f"    {' '.join(row.split())}" for row in rows])
@@ -101,7 +113,9 @@ def summarize_features(batch, targets, data):
     tf.summary.image("features", enlarged(colors, 12)[None])
 
 
-def _token(text, css="", title=""):
-    if text.startswith("<") and text.endswith(">") and len(text) > 1 and not css:
-        css = "special"
-    return f'<span class="{css}" title="{escape(title)}">{escape(text)}</span>'
+def _span(token):
+    if token.hidden:
+        title = escape(f"the student saw {token.seen!r}")
+        return f'<span class="hidden" title="{title}">{escape(token.text or PART)}</span>'
+    kind = "special" if token.special else ""
+    return f'<span class="{kind}">{escape(token.text)}</span>'

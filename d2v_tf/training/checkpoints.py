@@ -1,5 +1,6 @@
 """Checkpoints from which a run continues as if it had never stopped."""
 
+import functools
 import glob
 import os
 import re
@@ -58,10 +59,14 @@ class Checkpoints:
     def __init__(self, folder, model, keep=3, keep_every=0):
         self.folder, self.keep, self.keep_every = folder, keep, keep_every
         self.variables = named_variables(model)
-        _drop_broken_list(folder)
-        checkpoint = tf.train.Checkpoint(variables=self.variables)
-        self.manager = tf.train.CheckpointManager(
-            checkpoint, folder, max_to_keep=keep, checkpoint_name="step"
+        self.checkpoint = tf.train.Checkpoint(variables=self.variables)
+
+    @functools.cached_property
+    def manager(self):
+        """What writes; made when something is saved, so that restoring changes no file."""
+        _drop_broken_list(self.folder)
+        return tf.train.CheckpointManager(
+            self.checkpoint, self.folder, max_to_keep=self.keep, checkpoint_name="step"
         )
 
     def save(self, step):
@@ -123,13 +128,13 @@ class Checkpoints:
     def _paths(self):
         """All checkpoints, newest first."""
         # What is listed and gone is passed over, and said so.
-        listed = {_step_of(path): path for path in self.manager.checkpoints}
+        listed = {_step_of(path): path for path in _listed_in(self.folder) or ()}
         kept = _saved_in(os.path.join(self.folder, "kept"))
         found = {**listed, **kept, **_saved_in(self.folder)}
         return [path for _, path in sorted(found.items(), reverse=True)]
 
     def restore(self):
-        """Restores the newest checkpoint that can be read.
+        """Restores the newest checkpoint that can be read. No file is changed.
 
         Returns:
             (step, list of str): the number of updates made, 0 where there is no checkpoint, and a
@@ -145,7 +150,7 @@ class Checkpoints:
                 self._check_shapes(path)
                 # Reads every variable before the first is changed only in so far as TensorFlow
                 # does: after a failure the next older checkpoint overwrites all of them.
-                self.manager.checkpoint.restore(path).assert_consumed()
+                self.checkpoint.restore(path).assert_consumed()
                 return _step_of(path), passed_over
             except (tf.errors.OpError, ValueError, AssertionError) as error:
                 if isinstance(error, CheckpointError):
@@ -196,13 +201,19 @@ def _remove(folder, step):
         shutil.rmtree(part) if os.path.isdir(part) else os.remove(part)
 
 
+def _listed_in(folder):
+    """The paths in TensorFlow's list; `None` where that is missing or cannot be read."""
+    try:
+        state = tf.train.get_checkpoint_state(folder)
+    except ValueError:
+        return None
+    return None if state is None else list(state.all_model_checkpoint_paths)
+
+
 def _drop_broken_list(folder):
     """Removes TensorFlow's list of checkpoints where it cannot be read, as after a power cut."""
     path = os.path.join(folder, "checkpoint")
-    try:
-        if os.path.exists(path) and tf.train.get_checkpoint_state(folder) is None:
-            os.remove(path)
-    except ValueError:
+    if os.path.exists(path) and _listed_in(folder) is None:
         os.remove(path)
 
 

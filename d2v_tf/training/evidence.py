@@ -8,13 +8,18 @@ from collections.abc import Callable, Iterable
 
 import keras
 import numpy as np
+import tensorflow as tf
+from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from d2v_tf.data.reading import first_line
 from d2v_tf.finetuning.probes import mean_pooled_features, probe
 from d2v_tf.training.logs import append_json, read_json_lines
 from d2v_tf.training.time_left import TimeLeft
 
+# Whose scores are points of one curve: at the start, and later.
+OF_BACKBONE = ("untrained", "initial", "pre-trained")
 # Below this many training examples a probe measures luck.
 MIN_EXAMPLES = 20
 
@@ -45,13 +50,22 @@ class Evidence:
         console: `rich` console.
         tasks: list of `ProbeTask`.
         time_left: optional `TimeLeft`, told what a probe of the backbone takes.
+        talk: optional `rich` console for a line a probe; where there is none, none is printed.
     """
 
-    def __init__(self, workdir, console, tasks, time_left=None):
+    def __init__(self, workdir, console, tasks, time_left=None, talk=None):
         self.path = os.path.join(workdir, "probes.jsonl")
-        self.console = console
+        self.console, self.talk = console, talk or Console(quiet=True)
         self.tasks = list(tasks)
         self.time_left = time_left or TimeLeft(steps=0)
+        self.writer = None
+
+    def write_to(self, writer, start):
+        """From here on TensorBoard's `writer` gets the scores, those since `start` at once."""
+        self.writer = writer
+        for record in read_json_lines(self.path):
+            if record["step"] >= start:
+                self._summarize(record)
 
     def measure_baselines(self, backbone, of="untrained"):
         """Probes each task's baseline and the backbone that the run starts with, once a run."""
@@ -127,11 +141,32 @@ class Evidence:
         return False
 
     def _record(self, step, task, of, scores):
+        record = {"step": step, "of": of, "task": task.name, **scores}
+        after = f"after {step:,} updates" if step else of
+        self.talk.print(
+            f"probe of {escape(task.name)}, {after}: kNN {100 * scores['knn']:.1f}%, "
+            f"linear {100 * scores['linear']:.1f}%"
+        )
+        self._summarize(record)
         try:
-            append_json(self.path, {"step": step, "of": of, "task": task.name, **scores})
+            append_json(self.path, record)
         except OSError as error:
             self.console.print(
                 f"[yellow]warning:[/] {escape(self.path)} cannot be written ({error.strerror})"
+            )
+
+    def _summarize(self, record):
+        """The backbone's scores as curves; what it has to beat as single points beside them."""
+        if self.writer is None:
+            return
+        of = "" if record["of"] in OF_BACKBONE else f"_of_{record['of'].replace(' ', '_')}"
+        try:
+            with self.writer.as_default(step=record["step"]):
+                for name in ("knn", "linear"):
+                    tf.summary.scalar(f"probe/{record['task']}/{name}{of}", record[name])
+        except tf.errors.OpError as error:  # a full disk; what counts is in `probes.jsonl`
+            self.console.print(
+                f"[yellow]warning:[/] TensorBoard does not get a probe ({first_line(error)})"
             )
 
 

@@ -262,6 +262,7 @@ def _fit(recipe, console, data, model, checkpoints, evaluations, log):
                 ],
             )
     if not evaluations.is_over:
+        log.say_next("evaluating")
         evaluations.measure(recipe.steps)
 
 

@@ -7,10 +7,10 @@ import numpy as np
 
 from d2v_tf.backbones.preprocessing import Data2VecAudioConverter
 from d2v_tf.data.audio_labelled import evaluation_dataset, plan_training, training_dataset
-from d2v_tf.data.labels import find_classes, labels_of
+from d2v_tf.data.labels import default_label, find_classes, labels_of
 from d2v_tf.data.reading import DataError
+from d2v_tf.data.records import RecordSource
 from d2v_tf.data.speech_sources import open_speech_source
-from d2v_tf.data.subsets import stratified_subset
 from d2v_tf.data.transcribed import (
     check_transcribed,
     plan_transcribed,
@@ -24,7 +24,13 @@ from d2v_tf.finetuning.letters import count_unknown, encode_letters, letter_voca
 from d2v_tf.finetuning.metrics import evaluate
 from d2v_tf.finetuning.preprocessors import Data2VecAudioClassifierPreprocessor
 from d2v_tf.finetuning.recognition import evaluate_ctc
-from d2v_tf.training.labelled_data import LabelledData, describe_classes, predict, split_off
+from d2v_tf.training.labelled_data import (
+    LabelledData,
+    describe_classes,
+    predict,
+    split_off,
+    take_fraction,
+)
 
 # Audio in a batch that is measured on, in seconds.
 EVALUATION_SECONDS = 160.0
@@ -49,14 +55,10 @@ class Transcripts(LabelledData):
     higher_is_better = False
 
     def __init__(self, recipe, backbone, preprocessing, warn):
-        source, eval_source = open_pair(recipe.data)
-        check_transcribed(source)
-        check_transcribed(eval_source)
+        source, eval_source = open_pair(recipe.data, check_transcribed)
         # Of all that there is: a part may lack letters, which the model is then asked for.
         self.vocabulary = letter_vocabulary(source.transcripts)
-        if recipe.label_fraction < 1:
-            everyone = np.zeros(source.num_examples, "int64")
-            source = source.only(stratified_subset(everyone, recipe.label_fraction, recipe.seed))
+        source = take_fraction(recipe, source, np.zeros(source.num_examples, "int64"))
         super().__init__(recipe, warn, source, eval_source)
         self.utterances, self.letters = trainable_utterances(
             source,
@@ -146,17 +148,14 @@ class AudioClasses(LabelledData):
     def __init__(self, recipe, backbone, preprocessing, warn):
         group = recipe.data
         source, eval_source = open_pair(group)
-        label = group.label
-        if label is None and not self.multi_label and isinstance(source.labels, dict):
-            label = next(iter(source.labels), None)  # where there are tags beside classes
+        label = group.label or default_label(source, self.multi_label)
         self.class_names = find_classes(source, label)
         labels, _ = labels_of(source, label)
         if labels is not None and labels.ndim == 2 and not self.multi_label:
             raise DataError(
                 f"data: {source.name} has tags, any number of them a recording: give --task=tag."
             )
-        if recipe.label_fraction < 1:
-            source = source.only(stratified_subset(labels, recipe.label_fraction, recipe.seed))
+        source = take_fraction(recipe, source, labels)
         super().__init__(recipe, warn, source, eval_source)
         self.batching = {
             "batch_size": recipe.batch_size,
@@ -170,6 +169,8 @@ class AudioClasses(LabelledData):
     @functools.cached_property
     def batches_per_epoch(self):
         """float. Updates that see every recording once."""
+        if isinstance(self.source, RecordSource):  # whose batches all have the longest length
+            return super().batches_per_epoch
         plan = plan_training(self.source, label=self.view["label"], **self.batching)
         return plan.batches_per_epoch
 
@@ -231,11 +232,23 @@ class AudioTags(AudioClasses):
     metric = "mean_average_precision"
 
 
-def open_pair(group):
-    """(source to train on, source to measure on) of a recipe's `data` group."""
-    as_source = functools.partial(
-        open_speech_source, tfds_dir=group.tfds_dir, cache_dir=group.cache_dir
-    )
+def open_pair(group, check=None):
+    """The sources that a recipe names.
+
+    Args:
+        group: a `FinetuneSpeechData`.
+        check: optional function of a source, which refuses what the task has no use for.
+
+    Returns:
+        (source to train on, source to measure on).
+    """
+
+    def as_source(spec):
+        source = open_speech_source(spec, tfds_dir=group.tfds_dir, cache_dir=group.cache_dir)
+        if check is not None:
+            check(source)
+        return source
+
     source = as_source(group.source)
     if group.eval_source is not None:
         return source, as_source(group.eval_source)

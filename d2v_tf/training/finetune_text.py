@@ -5,15 +5,21 @@ import functools
 import keras
 
 from d2v_tf.data.glue import glue_task, open_glue
-from d2v_tf.data.labelled_sources import Columns, open_labelled
+from d2v_tf.data.labelled_sources import open_labelled
+from d2v_tf.data.labelled_text import Columns
 from d2v_tf.data.reading import DataError
-from d2v_tf.data.subsets import stratified_subset
 from d2v_tf.data.text_labelled import evaluation_dataset, tokenize, training_dataset
 from d2v_tf.data.tokenization import TextTokenizer, load_tokenizer
 from d2v_tf.finetuning.metrics import evaluate
 from d2v_tf.finetuning.text_classifier import Data2VecTextClassifier
 from d2v_tf.finetuning.text_preprocessor import Data2VecTextClassifierPreprocessor
-from d2v_tf.training.labelled_data import LabelledData, describe_classes, predict, split_off
+from d2v_tf.training.labelled_data import (
+    LabelledData,
+    describe_classes,
+    predict,
+    split_off,
+    take_fraction,
+)
 
 EVALUATION_BATCH = 64
 
@@ -37,10 +43,9 @@ class TextLabels(LabelledData):
         group = recipe.data
         self.tokenizer = open_tokenizer(group.tokenizer, backbone, preprocessing)
         self.metrics, source, parts = open_texts(recipe, warn)
-        if recipe.label_fraction < 1:
-            # Numbers have no classes to take part of each.
-            labels = source.labels if source.class_names else 0 * source.labels.astype("int64")
-            source = source.only(stratified_subset(labels, recipe.label_fraction, recipe.seed))
+        # Numbers have no classes to take part of each.
+        labels = source.labels if source.class_names else 0 * source.labels.astype("int64")
+        source = take_fraction(recipe, source, labels)
         length = group.max_length or backbone.max_sequence_length
         if length > backbone.max_sequence_length:
             raise DataError(

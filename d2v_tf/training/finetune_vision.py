@@ -4,16 +4,21 @@ import keras
 import numpy as np
 
 from d2v_tf.backbones.preprocessing import Data2VecImageConverter
-from d2v_tf.data.labels import find_classes
+from d2v_tf.data.labels import find_classes, labels_of
 from d2v_tf.data.reading import DataError
-from d2v_tf.data.subsets import stratified_subset
 from d2v_tf.data.vision_labelled import evaluation_dataset, training_dataset
 from d2v_tf.data.vision_sources import open_images
 from d2v_tf.finetuning.image_classifier import Data2VecImageClassifier
 from d2v_tf.finetuning.metrics import evaluate
 from d2v_tf.finetuning.preprocessors import Data2VecImageClassifierPreprocessor
 from d2v_tf.interop.resizing import resize_backbone
-from d2v_tf.training.labelled_data import LabelledData, describe_classes, predict, split_off
+from d2v_tf.training.labelled_data import (
+    LabelledData,
+    describe_classes,
+    predict,
+    split_off,
+    take_fraction,
+)
 
 EVALUATION_BATCH = 64
 # Of values in [0, 1], where neither recipe nor backbone says.
@@ -42,10 +47,7 @@ class ImageClasses(LabelledData):
         else:
             eval_source = open_images(eval_spec, group.tfds_dir)
         self.class_names = find_classes(source)
-        if recipe.label_fraction < 1:
-            source = source.only(
-                stratified_subset(source.labels, recipe.label_fraction, recipe.seed)
-            )
+        source = take_fraction(recipe, source, labels_of(source)[0])
         super().__init__(recipe, warn, source, eval_source)
         size, patch = group.image_size, backbone.patch_size
         if size is not None and size % patch:

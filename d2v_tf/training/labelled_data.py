@@ -4,6 +4,9 @@ import keras
 import numpy as np
 from keras import ops
 
+from d2v_tf.data.reading import DataError
+from d2v_tf.data.records import RecordSource
+from d2v_tf.data.subsets import stratified_subset
 from d2v_tf.training.run_data import RunData, hold_out
 
 
@@ -60,9 +63,39 @@ def split_off(source):
 
     Returns:
         (source to train on, source to measure on).
+
+    Raises:
+        DataError: for a source that is read front to back.
     """
+    if isinstance(source, RecordSource):
+        raise DataError(
+            f"data: {source.name} is read front to back, so no part of it can be kept to measure "
+            "on. Name something to measure on by --eval_data, such as another split."
+        )
     keep = hold_out(source.num_examples)
     return source.only(keep), source.only(~keep)
+
+
+def take_fraction(recipe, source, labels):
+    """The part of a training source that the recipe's `label_fraction` asks for.
+
+    Args:
+        recipe: a `FinetuneRecipe`.
+        source: has `only(keep)`.
+        labels: int `[N]` or bool `[N, C]`, of which every class keeps its part; `None` for a source
+            that is read front to back.
+
+    Raises:
+        DataError: for such a source, unless all of it is asked for.
+    """
+    if recipe.label_fraction == 1:
+        return source
+    if isinstance(source, RecordSource):
+        raise DataError(
+            f"label_fraction: {source.name} is read front to back, so no part of its labels can be "
+            "chosen. Name files: folder:PATH, or for audio manifest:FILE or table:FILE."
+        )
+    return source.only(stratified_subset(labels, recipe.label_fraction, recipe.seed))
 
 
 def predict(task, dataset):

@@ -87,7 +87,7 @@ class RunLog(keras.callbacks.Callback):
     def on_train_begin(self, logs=None):
         if self.bar is not None or self.quiet:
             return  # the second of two fits
-        if self.console.is_terminal:
+        if self.console.is_interactive:
             count = f"step {self.steps}/{self.steps}"
             # What does not fit a narrow terminal is cut at its right.
             self.bar = Progress(
@@ -128,6 +128,11 @@ class RunLog(keras.callbacks.Callback):
             self.console.print(f"step {step}/{self.steps}  {status}")
         if due:
             self._write(step, logs)
+
+    def say_next(self, status):
+        """What is done after the last update, in place of the numbers."""
+        if self.bar is not None:
+            self.bar.update(self.task, status=status)
 
     def close(self):
         """Ends the bar and the files; also after an error inside the fit."""

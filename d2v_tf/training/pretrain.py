@@ -5,7 +5,6 @@ import os
 import shutil
 import zlib
 
-import keras
 import tensorflow as tf
 from rich.console import Console
 from rich.markup import escape
@@ -13,8 +12,6 @@ from rich.markup import escape
 from d2v_tf.config import dump_recipe
 from d2v_tf.data.reading import first_line
 from d2v_tf.errors import UserError
-from d2v_tf.pretraining.data2vec import Data2Vec
-from d2v_tf.pretraining.replicas import replica_scope
 from d2v_tf.training.checkpoints import Checkpointer, Checkpoints
 from d2v_tf.training.evidence import Evidence
 from d2v_tf.training.guard import HealthGuard
@@ -23,11 +20,10 @@ from d2v_tf.training.logs import RunLog, drop_records_after
 from d2v_tf.training.machine import note_start
 from d2v_tf.training.memory import peak_bytes
 from d2v_tf.training.modalities import modality_of
-from d2v_tf.training.optimizer import build_optimizer
+from d2v_tf.training.model import build_model
 from d2v_tf.training.pictures import Pictures
-from d2v_tf.training.precision import POLICIES, resolve_precision, resolve_xla
 from d2v_tf.training.profiling import Profile, parse_profile
-from d2v_tf.training.report import REPORT, report_at_end
+from d2v_tf.training.report import is_of_the_end, report_at_end, say_how_to_look
 from d2v_tf.training.start import start_from
 from d2v_tf.training.strategy import Replicas
 from d2v_tf.training.summary import print_summary
@@ -41,43 +37,6 @@ class WorkerLost(UserError):
 
 # How TensorFlow says that a worker does not answer: nothing that this one did.
 LOST = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.DeadlineExceededError)
-
-
-def build_model(recipe, strategy=None):
-    """Builds a recipe's `Data2Vec` with its optimizer, ready to fit.
-
-    Seeds Python, NumPy and Keras with `recipe.seed` first, so equal recipes give equal weights.
-
-    Args:
-        recipe: a resolved `Recipe`.
-        strategy: optional `tf.distribute.Strategy`, for a model in replicas.
-
-    Returns:
-        A compiled `Data2Vec`.
-    """
-    with replica_scope(strategy or tf.distribute.get_strategy()):
-        return _build_model(recipe)
-
-
-def _build_model(recipe):
-    modality = modality_of(recipe)
-    precision = resolve_precision(recipe.precision)
-    keras.utils.set_random_seed(recipe.seed)
-    backbone = modality.backbone(**recipe.model.model_dump(), dtype=POLICIES[precision])
-    # It is probed by one worker, on one device: Keras would have all of them predict every batch.
-    backbone._distribute_strategy = None
-    xla = resolve_xla(recipe.xla)
-    model = Data2Vec(
-        backbone,
-        **recipe.data2vec.model_dump(),
-        max_masked=modality.max_masked(recipe),
-        accumulate=recipe.accumulate,
-        remat=recipe.remat,
-        compile_parts=xla == "parts",
-    )
-    optimizer = build_optimizer(recipe, model.trainable_variables)
-    model.compile(optimizer, jit_compile=xla is True)
-    return model
 
 
 def pretrain(
@@ -149,8 +108,9 @@ def _pretrain(recipe, workdir, everybody, published_batch_size, replicas, quiet,
         backbone = model.student
         rare = {"probe": recipe.probe_every, "checkpoint": recipe.checkpoint_every}
         time_left = TimeLeft(recipe.steps, {**rare, "pictures": recipe.checkpoint_every})
-        evidence = Evidence(workdir, console, data.probe_tasks() if is_chief else [], time_left)
-        print_summary(talk, recipe, model, data, published_batch_size, replicas)
+        tasks = data.probe_tasks() if is_chief else []
+        evidence = Evidence(workdir, console, tasks, time_left, talk)
+        print_summary(talk, warn, recipe, model, data, published_batch_size, replicas)
 
         checkpoints = Checkpoints(
             os.path.join(workdir, "checkpoints"), model, recipe.keep_checkpoints, recipe.keep_every
@@ -186,22 +146,23 @@ def _pretrain(recipe, workdir, everybody, published_batch_size, replicas, quiet,
                 if evidence.tasks:
                     talk.print("probing first what the run has to beat")
                 evidence.measure_baselines(backbone, "initial" if recipe.init else "untrained")
-            if start < recipe.steps:
-                _fit(
-                    recipe,
-                    workdir,
-                    console,
-                    warn,
-                    data,
-                    model,
-                    checkpoints,
-                    evidence,
-                    start,
-                    replicas,
-                    quiet,
-                    profile,
-                )
-            evidence.measure(backbone, recipe.steps)
+            with say_how_to_look(workdir, console):
+                if start < recipe.steps:
+                    _fit(
+                        recipe,
+                        workdir,
+                        console,
+                        warn,
+                        data,
+                        model,
+                        checkpoints,
+                        evidence,
+                        start,
+                        replicas,
+                        quiet,
+                        profile,
+                    )
+                evidence.measure(backbone, recipe.steps)
         except tf.errors.OpError as error:
             # TensorFlow wraps what an input pipeline raised in an error of its own.
             raise data.explain(error) from None
@@ -210,11 +171,13 @@ def _pretrain(recipe, workdir, everybody, published_batch_size, replicas, quiet,
             replicas.gather(recipe.steps)  # until the chief has written everything
             return backbone
         preset = os.path.join(workdir, "preset")
+        was_finished = start == recipe.steps and os.path.isdir(preset)
         save_preset(data, backbone, preset)
         if evidence.best_step == recipe.steps and recipe.probe_every:
             save_preset(data, backbone, os.path.join(workdir, "best"))
         console.print(f"backbone: {escape(preset)}")
-        if start < recipe.steps or not os.path.exists(os.path.join(workdir, REPORT)):
+        # A report may be of the middle of the run, or from before its last probe.
+        if not (was_finished and is_of_the_end(workdir, recipe)):
             report_at_end(recipe, workdir, data, backbone, console, warn)
         replicas.gather(recipe.steps)
         return backbone
@@ -289,6 +252,7 @@ def _fit(
         )
         pictures = Pictures(log, recipe, data, recipe.checkpoint_every, warn)
         callbacks = [log, *callbacks, checkpointer, pictures]
+        evidence.write_to(log.writer, start)
         if profile:
             folder = os.path.join(workdir, "tensorboard")
             looks = Profile(folder, start, *profile, lambda line: console.print(escape(line)), warn)
@@ -327,6 +291,9 @@ def _fit(
                 shuffle=False,  # the input is shuffled by position already
                 callbacks=[*callbacks, stop],
             )
+        if replicas.is_chief:
+            log.say_next("probing")
+            evidence.measure(backbone, recipe.steps)
     finally:
         if looks:
             looks.stop()

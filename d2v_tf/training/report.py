@@ -1,9 +1,9 @@
 """Opens the folders of runs for a report: what ran, and as much of it as is still there."""
 
+import contextlib
 import os
 import shlex
 
-import tensorflow as tf
 import yaml
 from rich.markup import escape
 
@@ -11,11 +11,13 @@ from d2v_tf.config import dump_recipe, load_recipe
 from d2v_tf.data.reading import first_line
 from d2v_tf.errors import UserError
 from d2v_tf.interop.loading import load_with_report
+from d2v_tf.reporting.page import step_of
 from d2v_tf.reporting.record import RunRecord
 from d2v_tf.reporting.report import write_report
 from d2v_tf.training.checkpoints import Checkpoints
 from d2v_tf.training.logs import read_json_lines
 from d2v_tf.training.modalities import modality_of
+from d2v_tf.training.model import build_model
 
 REPORT = "report.html"
 
@@ -41,62 +43,78 @@ def report(workdirs, out=None, warn=print):
     if out is None and len(workdirs) > 1:
         raise ReportError("--out: say which file the report of several runs is to be.")
     path = out or os.path.join(workdirs[0], REPORT)
-    records = [open_record(workdir, warn) for workdir in workdirs]
+    records = [open_record(workdir) for workdir in workdirs]
     for record, name in zip(records, names_of(workdirs), strict=True):
         record.name = name
     _write(records, path)
+    for record in records:
+        for line in record.missing:
+            warn(f"{record.workdir}: {line}")
     return path
 
 
 def report_at_end(recipe, workdir, data, backbone, console, warn):
     """Writes the report of a run that has just ended. What goes wrong is no reason to lose the run.
 
-    Where pictures of examples cannot be made, the curves are written without them.
-
     Args:
         recipe, workdir, data, backbone: the run's.
         console: `rich` console, told where the report is.
         warn: callable(str), told of what went wrong, and how to try again.
     """
-    path = os.path.join(workdir, REPORT)
-    again = f"To try again: python tools/report.py {shlex.quote(f'--workdir={workdir}')}"
+    path, again = os.path.join(workdir, REPORT), f"To try again: {command(workdir)}"
     try:
         record = _record(workdir, recipe)
-        record.data, record.backbone = data, backbone
-        record.backbone_of = f"after the last of {recipe.steps:,} updates"
-        try:
-            _write([record], path)
-        except ReportError:
-            raise
-        except Exception as error:
-            record.data = record.backbone = None
-            record.missing.append(f"no pictures, for they could not be made ({_in_a_line(error)})")
-            _write([record], path)
-            warn(f"the report has {record.missing[-1]}. {again}")
+        record.data, record.backbone, record.step = data, backbone, recipe.steps
+        _write([record], path)
     except Exception as error:
-        warn(f"the report could not be written ({_in_a_line(error)}). {again}")
-    else:
-        console.print(f"report: {escape(path)}")
+        reason = f"{type(error).__name__}: {first_line(error)}"
+        warn(f"the report could not be written ({reason}). {again}")
+        return
+    if record.missing:
+        warn(f"the report has {'; '.join(record.missing)}. {again}")
+    console.print(f"report: {escape(path)}")
 
 
-def _in_a_line(error):
-    return f"{type(error).__name__}: {first_line(error)}"
+@contextlib.contextmanager
+def say_how_to_look(workdir, console):
+    """Where a run ends early inside the block, whatever the reason, names the command to see it.
+
+    Args:
+        workdir: str.
+        console: `rich` console.
+    """
+    try:
+        yield
+    except BaseException:
+        if os.path.exists(os.path.join(workdir, "metrics.jsonl")):  # else there is nothing to see
+            console.print(f"to see what the run did so far: {escape(command(workdir))}")
+        raise
 
 
-def open_record(workdir, warn=print):
-    """What a folder holds of a pre-training run.
+def is_of_the_end(workdir, recipe):
+    """Whether a run's report is there and shows it after its last update."""
+    return step_of(os.path.join(workdir, REPORT)) == recipe.steps
+
+
+def command(workdir):
+    """What writes a run's report, for a shell."""
+    return f"python tools/report.py {shlex.quote(f'--workdir={workdir}')}"
+
+
+def open_record(workdir):
+    """What a folder holds of a pre-training run. Nothing in it is changed: the run may go on.
 
     Data that is gone and weights that are not there yet leave their pictures out.
 
     Args:
         workdir: str.
-        warn: callable(str), told of what is left out.
 
     Returns:
-        `RunRecord`.
+        `RunRecord`, whose `missing` says what is left out.
 
     Raises:
         ReportError: for a folder that is no pre-training run's.
+        ConfigError: where its `config.yaml` cannot be read.
     """
     config = os.path.join(workdir, "config.yaml")
     if not os.path.isfile(config):
@@ -104,32 +122,26 @@ def open_record(workdir, warn=print):
             f"--workdir={workdir} is no folder of a run: it has no config.yaml. Give what "
             "tools/pretrain.py was given as --workdir."
         )
-    with open(config, encoding="utf-8") as file:
-        if "task" in (yaml.safe_load(file) or {}):
-            raise ReportError(
-                f"--workdir={workdir} is a fine-tuning run; reports are of pre-training. What it "
-                "learned, tools/evaluate.py measures."
-            )
+    if _is_finetuning(config):
+        raise ReportError(
+            f"--workdir={workdir} is a fine-tuning run; reports are of pre-training. What it "
+            "learned, tools/evaluate.py measures."
+        )
     recipe = load_recipe(config)
     record = _record(workdir, recipe)
-
-    def leave_out(line):
-        record.missing.append(line)
-        warn(f"{workdir}: {line}")
-
-    try:
+    readable = False
+    with record.trying("pictures of examples, for the data cannot be read"):
         record.data = modality_of(recipe).open_data(recipe, warn=lambda _: None)
         record.data.first_examples(1)  # files that are gone are noticed when they are read
-    except (UserError, tf.errors.OpError) as error:
-        problem = error if record.data is None else record.data.explain(error)
+        readable = True
+    if not readable:
         record.data = None
-        leave_out(f"no pictures of examples, for the data cannot be read ({problem})")
-    try:
-        record.backbone, record.backbone_of = _weights(workdir, recipe)
-    except UserError as error:
-        leave_out(f"no pictures of features, for the weights cannot be read ({error})")
+    with record.trying("pictures of features, for the weights cannot be read"):
+        record.backbone, record.step = _weights(workdir, recipe)
     if record.backbone is None and not record.missing:
-        leave_out("no pictures of features, for there is no preset and no checkpoint yet")
+        record.missing.append(
+            "no pictures of features, for there is no preset and no checkpoint yet"
+        )
     return record
 
 
@@ -154,18 +166,25 @@ def _record(workdir, recipe):
     )
 
 
+def _is_finetuning(config):
+    with open(config, encoding="utf-8") as file:
+        try:
+            values = yaml.safe_load(file)
+        except (yaml.YAMLError, UnicodeDecodeError):
+            return False  # `load_recipe` says what is wrong with it
+    return isinstance(values, dict) and "task" in values
+
+
 def _weights(workdir, recipe):
-    """A run's backbone and a str of what it is, (`None`, "") where there is none yet."""
+    """A run's backbone and the updates behind it; (`None`, 0) where there is none yet."""
     preset = os.path.join(workdir, "preset")
     if os.path.isdir(preset):
-        return load_with_report(preset)[0], f"after the last of {recipe.steps:,} updates"
+        return load_with_report(preset)[0], recipe.steps
     if not os.path.isdir(os.path.join(workdir, "checkpoints")):
-        return None, ""
-    from d2v_tf.training.pretrain import build_model  # which imports this
-
+        return None, 0
     model = build_model(recipe)
     step, _ = Checkpoints(os.path.join(workdir, "checkpoints"), model).restore()
-    return (model.student, f"after {step:,} of {recipe.steps:,} updates") if step else (None, "")
+    return (model.student, step) if step else (None, 0)
 
 
 def _write(records, path):

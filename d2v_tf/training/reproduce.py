@@ -8,9 +8,9 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 
 import yaml
-from rich.console import Console
 
 from d2v_tf.config import load_recipe
+from d2v_tf.console import open_console
 from d2v_tf.errors import UserError
 from d2v_tf.evaluation.examples import open_examples
 from d2v_tf.evaluation.measure import measure
@@ -110,14 +110,10 @@ def _in_own_process(function, *arguments):
         ) from None
 
 
-def _console():
-    return Console(highlight=False, soft_wrap=True)
-
-
 def _pretrain(backbone, modality, workdir):
     if not os.path.isdir(os.path.join(workdir, "preset")):
         recipe = load_recipe(backbone["config"], _sets(backbone["set"]), modality)
-        pretrain(recipe, workdir, _console())
+        pretrain(recipe, workdir, open_console())
 
 
 def run_arm(plan, name, arm, workdir, run, seeds):
@@ -150,7 +146,9 @@ def run_arm(plan, name, arm, workdir, run, seeds):
                 "again, or choose another --workdir."
             )
         return
-    records = finetune_seeds(experiment["config"], _sets(values), modality, folder, seeds, _console())
+    records = finetune_seeds(
+        experiment["config"], _sets(values), modality, folder, seeds, open_console()
+    )
     if "beam" in experiment:
         for seed, record in zip(seeds, records, strict=True):
             preset = os.path.join(folder, f"seed_{seed}", "preset")

@@ -7,8 +7,12 @@ from d2v_tf.schema.common import COMPILERS
 from d2v_tf.training.precision import resolve_precision, resolve_xla
 
 
-def print_summary(console, recipe, model, data, published_batch_size=None, replicas=None):
-    """Prints what is about to run: model, data, effective batch, length."""
+def print_summary(console, warn, recipe, model, data, published_batch_size=None, replicas=None):
+    """Prints what is about to run: model, data, effective batch, length.
+
+    Args:
+        warn: function of a line, told where the recipe's published batch size is not kept.
+    """
     backbone = model.student
     shape = recipe.model
     precision = resolve_precision(recipe.precision)
@@ -39,8 +43,8 @@ def print_summary(console, recipe, model, data, published_batch_size=None, repli
             keep = (
                 f" Keep it by --set batch_size={published_batch_size} --set accumulate={parts}, or "
             )
-        console.print(
-            f"[yellow]warning:[/] the recipe is for batches of {published_batch_size}, not "
+        warn(
+            f"the recipe is for batches of {published_batch_size}, not "
             f"{recipe.batch_size}. Results depend on it."
             + (keep or " ")
             + ("tune" if keep else "Tune")

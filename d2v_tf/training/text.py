@@ -123,7 +123,8 @@ class TextData(RunData):
     def whole_examples(self, count, batch_size):
         """About `count` texts for pictures of what the backbone makes of them.
 
-        They are what the first of `data.probe_folders` is tested on, without any the run's rows.
+        They are what the first of `data.probe_folders` is tested on; where there is none, the run's
+        own rows.
 
         Returns:
             (dataset of (inputs, labels int64 `[B]`, -1 = none), tuple of class names or `None`).

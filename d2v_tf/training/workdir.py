@@ -7,7 +7,7 @@ import os
 
 import yaml
 
-from d2v_tf.config import dump_recipe
+from d2v_tf.config import dump_recipe, flatten
 from d2v_tf.errors import UserError
 from d2v_tf.schema.common import Group
 from d2v_tf.schema.finetune import FinetuneRecipe
@@ -99,7 +99,7 @@ def _resolve(path, recipe, replicas):
 def _read(path):
     try:
         with open(path, encoding="utf-8") as file:
-            return _flatten(yaml.safe_load(file) or {})
+            return flatten(yaml.safe_load(file) or {})
     except OSError as error:
         raise WorkdirError(
             f"{path} cannot be read ({error.strerror}), and there are checkpoints beside it. "
@@ -143,7 +143,7 @@ def _resolve_auto(recipe, before, replicas):
 
 
 def _check(path, recipe, before):
-    now = _flatten(yaml.safe_load(dump_recipe(recipe)))
+    now = flatten(yaml.safe_load(dump_recipe(recipe)))
     # There, what is measured on decides which weights are the best and when the run ends.
     free = FREE_KEYS - {"data.eval_source"} if _is_finetuning(recipe) else FREE_KEYS
     changed = [
@@ -173,13 +173,3 @@ def _write(path, recipe):
 
 def _is_finetuning(recipe):
     return isinstance(recipe, FinetuneRecipe)
-
-
-def _flatten(mapping, prefix=""):
-    flat = {}
-    for key, value in mapping.items():
-        if isinstance(value, dict):
-            flat.update(_flatten(value, f"{prefix}{key}."))
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat

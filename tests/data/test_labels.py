@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from d2v_tf.data.indexed import IndexedSource
 from d2v_tf.data.labels import class_numbers, find_classes, labels_of
@@ -26,8 +27,6 @@ def test_classes_are_the_sources():
     assert find_classes(records) == ("a", "b")
     nameless = dataclasses.replace(records, class_names=None)
     assert find_classes(nameless, num_classes=3) == ("0", "1", "2")
-    with pytest.raises(DataError, match="tfds:x has class numbers without names; say how many"):
-        find_classes(nameless)
 
 
 def test_audio_has_kinds_of_labels():
@@ -44,6 +43,30 @@ def test_audio_has_kinds_of_labels():
     tagged = dataclasses.replace(source, tags=tags, tag_names=("rain", "wind"))
     assert find_classes(tagged) == find_classes(tagged, "tags") == ("rain", "wind")
     assert find_classes(tagged, "digit") == ("one", "two")
+
+
+def test_numbers_of_records_are_counted(tmp_path):
+    def records(*labels):
+        path = str(tmp_path / "part")
+        with tf.io.TFRecordWriter(path) as writer:
+            for label in labels:
+                writer.write(str(label))
+        return RecordSource(
+            "tfrecord:part",
+            [(path, 0, len(labels))],
+            lambda record: {"label": tf.strings.to_number(record, tf.int64)},
+            has_labels=True,
+        )
+
+    assert find_classes(records(2, 0, 1, 1, -1)) == ("0", "1", "2")
+    with pytest.raises(DataError, match="has 2 classes without names, numbered up to 7. Number"):
+        find_classes(records(7, 0))
+    corrupt = records(0, 1)
+    content = bytearray((tmp_path / "part").read_bytes())
+    content[12] ^= 1
+    (tmp_path / "part").write_bytes(content)
+    with pytest.raises(DataError, match="tfrecord:part is corrupt: corrupted record"):
+        find_classes(corrupt)
 
 
 @pytest.mark.parametrize(

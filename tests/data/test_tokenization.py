@@ -102,6 +102,25 @@ def test_ids_are_those_of_the_definition(tokenizer):
     assert not set(tokenizer.special_token_ids) & set(np.concatenate(tokenizer.encode(HARD)))
 
 
+@pytest.mark.parametrize("text", ["犬 café “quoted”", *HARD])
+def test_a_character_is_given_to_the_last_of_its_tokens(tokenizer, text):
+    (ids,) = tokenizer.encode([text])
+    texts = tokenizer.texts_of(ids)
+    assert len(texts) == len(ids) and "".join(texts) == text
+    for end in range(len(ids)):  # Hugging Face decodes what is whole, and marks the rest
+        assert "".join(texts[:end]) == tokenizer.decode(ids[:end]).rstrip("\ufffd")
+
+
+def test_what_is_no_character_is_marked_and_ends_at_a_special_token():
+    tokenizer = train_tokenizer(["a"], 261)  # a token for each byte
+    (ids,) = tokenizer.encode(["é犬"])
+    assert tokenizer.texts_of(ids) == ["", "é", "", "", "犬"]
+    start, mask = tokenizer.start_token_id, tokenizer.mask_token_id
+    cut = [start, ids[2], ids[3], mask, ids[0]]
+    assert tokenizer.texts_of(np.array(cut)) == ["<s>", "", "\ufffd", "<mask>", "\ufffd"]
+    assert tokenizer.texts_of([]) == []
+
+
 def test_merges_are_learned(tokenizer):
     text = TOPICS[3]
     assert len(tokenizer.encode([text])[0]) < 0.5 * len(text)

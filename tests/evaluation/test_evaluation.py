@@ -1,12 +1,15 @@
 """Measuring and using models on single files, against what the training's own evaluation says."""
 
 import dataclasses
+import io
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 from PIL import Image
+from rich.console import Console
 from sklearn.metrics import matthews_corrcoef
 
 import d2v_tf
@@ -17,7 +20,7 @@ from d2v_tf.evaluation.examples import open_examples, open_glue_examples
 from d2v_tf.evaluation.features import extract_features, probe_backbone
 from d2v_tf.evaluation.measure import measure
 from d2v_tf.evaluation.predictions import predict_examples
-from d2v_tf.evaluation.reports import write_measurement
+from d2v_tf.evaluation.reports import print_measurement, write_measurement
 from d2v_tf.finetuning.preprocessors import Data2VecImageClassifierPreprocessor
 from tests.data.images import write_tree
 from tests.interop.tiny import SPEECH, make_backbone
@@ -187,6 +190,21 @@ def test_a_task_of_glue_by_its_own_labels_and_metrics(tokenizer, tmp_path):
     assert set(found.intervals) == {"matthews"}
 
 
+def test_glues_own_number_is_the_mean_of_a_tasks_metrics(tokenizer, tmp_path, monkeypatch):
+    monkeypatch.setattr("d2v_tf.evaluation.measure.DRAWS", 40)
+    rows = [("Quality", "#1 ID", "#2 ID", "#1 String", "#2 String")]
+    rows += [(str(int(i > 2)), "1", "2", f"a cat {i}", "a mat " * i) for i in range(8)]
+    write_glue(tmp_path / "MRPC", rows)
+    task = text_model(tokenizer, num_classes=2, class_names=("not_equivalent", "equivalent"))
+    examples, metrics = open_glue_examples("MRPC", f"folder:{tmp_path}")
+    found = measure(task, tokenizer.in_graph(), examples, metrics=metrics)
+    assert list(found.scores) == list(found.intervals) == ["accuracy", "f1", "score"]
+    assert found.scores["score"] == (found.scores["accuracy"] + found.scores["f1"]) / 2
+    low, high = found.intervals["score"]
+    assert low <= found.scores["score"] <= high and low < high
+    assert "score" not in measure(task, tokenizer.in_graph(), examples).scores
+
+
 def test_scores_are_numbers_and_not_classes(tokenizer, tmp_path):
     table = "\n".join(
         f"a cat {'sat ' * i}\t{score}" for i, score in enumerate((5.0, 4.75, 2.4, 0.0))
@@ -221,6 +239,12 @@ def test_transcripts_with_letters_that_the_model_does_not_know(tmp_path):
     examples = open_examples(task.backbone, f"manifest:{tmp_path}/list.tsv")
     found = measure(task, d2v_tf.Data2VecAudioConverter(), examples)
     assert "the transcripts have letters that the model does not know: b" in found.notes
+    (path,) = write_measurement(found, str(tmp_path / "report"))
+    (worst,) = json.loads(Path(path).read_text())["worst"]
+    assert worst["name"].endswith("a.wav") and worst["word_errors"] >= 1
+    console = Console(file=io.StringIO(), width=200)
+    print_measurement(found, console)
+    assert "word errors" in console.file.getvalue() and "loss" not in console.file.getvalue()
 
 
 def test_too_few_examples_for_a_probe(tmp_path):

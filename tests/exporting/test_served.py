@@ -15,10 +15,10 @@ from d2v_tf.evaluation.examples import Examples, open_examples
 from d2v_tf.evaluation.features import extract_features
 from d2v_tf.evaluation.predictions import predict_examples
 from d2v_tf.evaluation.running import forward, input_maker
-from d2v_tf.exporting.export import trained_on_pairs
 from d2v_tf.exporting.outputs import greedy_text
 from d2v_tf.exporting.requests import ExportError
 from d2v_tf.finetuning.decoding import GreedyDecoder
+from d2v_tf.interop.run_recipe import trained_on_pairs
 from tests.exporting.models import (
     NAMES,
     REFUSE_OURS,

@@ -1,11 +1,13 @@
 """What pictures are made of, against scikit-learn and NumPy."""
 
+import re
+
 import numpy as np
 from sklearn.decomposition import PCA
 from sklearn.metrics.pairwise import cosine_similarity
 
 from d2v_tf.backbones.self_attention import SelfAttention
-from d2v_tf.reporting.embedding import in_a_plane
+from d2v_tf.reporting.embedding import embedding, in_a_plane, most_frequent
 from d2v_tf.reporting.features import Seen
 from d2v_tf.reporting.figures import colored, draw, principal_colors
 from d2v_tf.reporting.neighbors import nearest, neighbors, shared_labels
@@ -73,6 +75,36 @@ def test_neighbors_and_what_they_share():
     # Of six neighbors of the labelled ones, one has the same label; any other has it in 2 of 9.
     assert (same, chance) == (1 / 6, 2 / 9)
     assert shared_labels(order, np.zeros(4, int)) is None
+
+
+def seen_of(labels, class_names=None):
+    """Examples with random features."""
+    pooled = np.random.default_rng(4).normal(size=(len(labels), 6)).astype("float32")
+    return Seen(list(labels), pooled, np.array(labels), class_names, [], [])
+
+
+def names_in_legend(page):
+    return re.findall(r'class="dot"[^>]*></span>([^<]*)</span>', page)
+
+
+def test_the_plane_names_as_many_classes_as_there_are_colors():
+    # Of 40 classes those from 30 on are there twice.
+    labels = [*range(40), *range(30, 40)]
+    assert most_frequent(np.array(labels)) == list(range(30, 40))
+    page = embedding(seen_of(labels, tuple(f"class {i}" for i in range(40))))
+    assert names_in_legend(page) == [*(f"class {i}" for i in range(30, 40)), "others"]
+    assert names_in_legend(embedding(seen_of([0, 1, 1, -1]))) == ["0", "1", "no label"]
+    assert names_in_legend(embedding(seen_of([0, 1, 1, 0]))) == ["0", "1"]
+    assert names_in_legend(embedding(seen_of([-1, -1, -1]))) == []
+
+
+def test_the_plane_says_how_it_was_made():
+    for number in (2, 9, 10, 30):
+        page = embedding(seen_of([0] * number))
+        assert ("t-SNE: who is near" in page) == (number >= 10)
+        assert (f"principal components, for t-SNE needs more than these {number}" in page) == (
+            number < 10
+        )
 
 
 def test_a_few_examples_and_odd_names_make_pictures_too():

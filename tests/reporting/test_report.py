@@ -1,21 +1,31 @@
 """Reports of tiny runs of each modality, and what is written to TensorBoard on the way."""
 
+import html
 import io
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
 import tensorflow as tf
 from rich.console import Console
 
-from d2v_tf.config import load_recipe
+from d2v_tf.config import ConfigError, load_recipe
 from d2v_tf.reporting import speech, text, vision
+from d2v_tf.reporting.figures import COLORS
 from d2v_tf.training import report as training_report
+from d2v_tf.training.guard import RunStopped
 from d2v_tf.training.logs import read_json_lines
 from d2v_tf.training.pretrain import pretrain
 from d2v_tf.training.profiling import ProfileError, parse_profile
-from d2v_tf.training.report import ReportError, names_of, open_record, report
+from d2v_tf.training.report import (
+    ReportError,
+    names_of,
+    open_record,
+    report,
+    say_how_to_look,
+)
 from tests.data.audio import write_tree
 from tests.data.texts import write_corpus
 from tests.reporting.browser import console_of
@@ -104,7 +114,8 @@ def test_a_browser_has_nothing_to_complain_of(side_by_side, tmp_path, dark):
     assert any("Content Security Policy" in line for line in console_of(broken))
 
 
-def test_runs_side_by_side(side_by_side):
+def test_runs_side_by_side(runs, side_by_side):
+    root, _ = runs
     with pytest.raises(ReportError, match="--out: say which file"):
         report(["a", "b"])
     page = side_by_side.read_text(encoding="utf-8")
@@ -114,6 +125,12 @@ def test_runs_side_by_side(side_by_side):
     assert differ["checkpoint_every"] == ["2", "500", "500", "500"]
     assert differ["log_every"] == ["2", "1", "2", "2"]
     assert "seed" not in differ  # the same for all
+    curves = page.split("<h2>Over the updates</h2>")[1].split("<h2>")[0]
+    legend = re.search('<div class="legend">(.*?)</div>', curves).group(1)
+    shown = re.findall(r'background: (#\w+)"></span>(\w+)</span>', legend)
+    assert shown == list(zip(COLORS, ("vision", "quiet", "speech", "text"), strict=False))
+    alone = (root / "text" / "report.html").read_text(encoding="utf-8")
+    assert '<div class="legend">' not in alone  # neither two runs nor labels
 
 
 def test_quiet_prints_nothing_but_the_end(runs):
@@ -199,8 +216,8 @@ def test_what_the_pictures_hide_is_what_the_student_has_to_predict(runs):
     record = open_record(str(root / "text"))
     batch = record.data.first_examples(1)
     row = text.row_of(batch, 0, record.data)
-    assert [hidden for _, _, hidden in row] == batch["mask"][0].numpy()[: len(row)].tolist()
-    assert all((seen == "<mask>") == hidden for _, seen, hidden in row)
+    assert [token.hidden for token in row] == batch["mask"][0].numpy()[: len(row)].tolist()
+    assert all((token.seen == "<mask>") == token.hidden for token in row)
     assert speech.spans(np.array([1, 1, 0, 0, 1, 0, 1], bool)) == [(0, 2), (4, 5), (6, 7)]
 
 
@@ -226,6 +243,9 @@ def test_a_broken_last_line_and_data_that_is_gone(runs, tmp_path):
 
 def test_folders_that_are_no_runs(tmp_path):
     with pytest.raises(ReportError, match="no folder of a run: it has no config.yaml"):
+        report([str(tmp_path)])
+    (tmp_path / "config.yaml").write_text("seed: [\n")
+    with pytest.raises(ConfigError, match="config.yaml, line 2: not a YAML file"):
         report([str(tmp_path)])
     (tmp_path / "config.yaml").write_text("task: classify\n")
     with pytest.raises(ReportError, match="is a fine-tuning run"):
@@ -259,10 +279,49 @@ def test_a_picture_that_fails_does_not_lose_the_curves(runs, tmp_path, monkeypat
     said = run(root / "vision", "vision", settings)
     page = (root / "vision" / "report.html").read_text()
     (tmp_path / "report.html").replace(root / "vision" / "report.html")
-    problem = "no pictures, for they could not be made (RuntimeError: no such color)"
-    assert problem in page and f"the report has {problem}" in said
-    assert "Over the updates" in page and "Nearest neighbors" not in page
+    problem = "no section 'Nearest neighbors', for it could not be made "
+    problem += "(RuntimeError: no such color)"
+    assert html.escape(problem) in page and f"the report has {problem}" in said
+    assert "Over the updates" in page and "<h2>Nearest neighbors" not in page
+    assert "<h2>Masks" in page and "<h2>What the features see" in page and "<h2>All of" in page
     assert f"report: {root}/vision/report.html" in said
+
+
+def test_a_report_of_the_middle_of_a_run_is_written_anew_at_its_end(runs):
+    root, _ = runs
+    path = root / "vision" / "report.html"
+    whole, settings = path.read_text(encoding="utf-8"), ["batch_size=8", "data.probe_examples=60"]
+    settings.append("checkpoint_every=2")
+    mark = '<meta name="d2v-step" content="{}">'
+    assert whole.count(mark.format(6)) == 1
+    for stale in (whole.replace(mark.format(6), mark.format(4)), "of before there was a mark"):
+        path.write_text(stale, encoding="utf-8")
+        assert f"report: {path}" in run(root / "vision", "vision", settings)
+        assert path.read_text(encoding="utf-8") == whole
+    # One of the last update stays, unless the run has only now got to its end.
+    path.write_text(f"{mark.format(6)} mine")
+    assert f"report: {path}" not in run(root / "vision", "vision", settings)
+    assert path.read_text() == f"{mark.format(6)} mine"
+    shutil.rmtree(root / "vision" / "preset")
+    run(root / "vision", "vision", settings)
+    assert path.read_text(encoding="utf-8") == whole
+
+
+@pytest.mark.parametrize("reason", [KeyboardInterrupt, RunStopped("The loss is nan")])
+def test_a_run_that_ends_early_names_the_command_to_see_it(tmp_path, reason):
+    console = Console(file=io.StringIO(), width=200)
+    workdir = tmp_path / "a run"
+    workdir.mkdir()
+
+    def stop():
+        with pytest.raises((KeyboardInterrupt, RunStopped)), say_how_to_look(str(workdir), console):
+            raise reason
+        return console.file.getvalue()
+
+    assert stop() == ""  # nothing was logged yet
+    (workdir / "metrics.jsonl").touch()
+    command = f"python tools/report.py '--workdir={workdir}'"
+    assert stop() == f"to see what the run did so far: {command}\n"
 
 
 def test_names_tell_folders_apart():

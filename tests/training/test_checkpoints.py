@@ -17,7 +17,7 @@ from d2v_tf.training.checkpoints import (
     all_finite,
     named_variables,
 )
-from d2v_tf.training.pretrain import build_model
+from d2v_tf.training.model import build_model
 from tests.pretraining.tiny import vision_backbone, vision_batch, vision_model
 
 TINY = Path(__file__).resolve().parents[2] / "configs" / "pretrain" / "vision_tiny.yaml"
@@ -412,6 +412,17 @@ def test_what_the_list_of_checkpoints_says_does_not_matter(fault, tmp_path, monk
     for step in (4, 5):
         after.save(step)
     assert {p.stem for p in tmp_path.glob("*.index")} == {"step-4", "step-5"}
+
+
+def test_restoring_changes_nothing_in_the_folder(saved):
+    """A report reads the folder of a run that goes on, whose list is that run's to mend."""
+    folder, states = saved
+    (folder / "checkpoint").write_bytes(b"model_checkpoint_")
+    before = {p.name: p.read_bytes() for p in folder.iterdir()}
+    reader = new_model(seed=2)
+    assert Checkpoints(str(folder), reader).restore() == (3, [])
+    assert_same_state(state(reader), states[3])
+    assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
 
 
 def test_no_room_to_keep_one_for_good_leaves_it_where_it_is(tmp_path, monkeypatch):

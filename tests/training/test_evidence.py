@@ -5,6 +5,7 @@ import io
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from rich.console import Console
 
 from d2v_tf.finetuning.probes import raw_features
@@ -71,6 +72,37 @@ def test_baselines_come_first_and_each_score_is_measured_once(evidence):
 def test_weights_that_a_run_starts_from_have_a_name_of_their_own(evidence):
     evidence.measure_baselines(Backbone(), "initial")
     assert [(of, step) for of, step, *_ in scores(evidence)] == [("raw pixels", 0), ("initial", 0)]
+
+
+def test_each_probe_is_a_line_and_a_point_of_tensorboard(tmp_path):
+    file = io.StringIO()
+    talk = Console(file=file, width=120)
+    tasks = [task(images_of_two_classes(60, 0), images_of_two_classes(40, 1))]
+    evidence = Evidence(str(tmp_path), talk, tasks, talk=talk)
+    evidence.measure_baselines(Backbone())
+    writer = tf.summary.create_file_writer(str(tmp_path / "tensorboard"))
+    evidence.write_to(writer, start=0)
+    evidence.measure(Backbone(), 1500)
+    writer.close()
+    assert file.getvalue().splitlines() == [
+        "probe of class, raw pixels: kNN 100.0%, linear 100.0%",
+        "probe of class, untrained: kNN 100.0%, linear 100.0%",
+        "probe of class, after 1,500 updates: kNN 100.0%, linear 100.0%",
+    ]
+    (events,) = (tmp_path / "tensorboard").iterdir()
+    points = [
+        (value.tag, event.step)
+        for event in tf.compat.v1.train.summary_iterator(str(events))
+        for value in event.summary.value
+    ]
+    assert points == [
+        ("probe/class/knn_of_raw_pixels", 0),
+        ("probe/class/linear_of_raw_pixels", 0),
+        ("probe/class/knn", 0),
+        ("probe/class/linear", 0),
+        ("probe/class/knn", 1500),
+        ("probe/class/linear", 1500),
+    ]
 
 
 def test_the_table_has_every_score_in_percent(evidence):

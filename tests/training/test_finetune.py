@@ -1,5 +1,6 @@
 """Fine-tuning runs on a few images: what they leave behind, how they go on, what is refused."""
 
+import dataclasses
 import io
 import os
 
@@ -11,13 +12,14 @@ from rich.console import Console
 
 import d2v_tf
 from d2v_tf.config import load_finetune_recipe
+from d2v_tf.data.vision_sources import open_images
 from d2v_tf.errors import UserError
 from d2v_tf.schema.finetune import duration_problems, resolve_durations
 from d2v_tf.training import finetune as finetuning
 from d2v_tf.training.finetune import finetune
 from d2v_tf.training.guard import RunStopped
 from d2v_tf.training.logs import read_json_lines
-from tests.data.images import write_tree
+from tests.data.images import encode, picture, write_tree
 
 RECIPE = """
 modality: vision
@@ -349,3 +351,34 @@ def test_another_recipe_in_the_same_folder(start):
     start("one")
     with pytest.raises(UserError, match="head.dropout was 0.1 and is 0.5"):
         start("one", "head.dropout=0.5")
+
+
+def write_records(path, labels):
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for i, label in enumerate(labels):
+            image = tf.train.Feature(bytes_list=tf.train.BytesList(value=[encode(picture(i))]))
+            number = tf.train.Feature(int64_list=tf.train.Int64List(value=[label]))
+            feature = {"image/encoded": image, "image/class/label": number}
+            example = tf.train.Example(features=tf.train.Features(feature=feature))
+            writer.write(example.SerializeToString())
+
+
+def test_records_with_names_of_classes_or_without(start, tmp_path, monkeypatch):
+    for name in ("train", "test"):
+        write_records(tmp_path / name, [i % 2 for i in range(8)])
+    data = [f"data.source=tfrecord:{tmp_path}/train", f"data.eval_source=tfrecord:{tmp_path}/test"]
+    task, best = start("numbers", *data, "steps=2")
+    assert task.class_names == ("0", "1") and 0 <= best["accuracy"] <= 1
+    assert "8 examples" in start.printed("numbers")
+    with pytest.raises(UserError, match="tfrecord:.*train is read front to back, .* --eval_data"):
+        start("no_test", data[0], "data.eval_source=null")
+    with pytest.raises(UserError, match="label_fraction: tfrecord:.*train .* Name files: folder"):
+        start("part", *data, "label_fraction=0.5")
+
+    def open_tfds(spec, tfds_dir=None):  # as TFDS' are: records with names of their classes
+        source = open_images(spec.replace("tfds", "tfrecord"))
+        return dataclasses.replace(source, class_names=("cat", "dog"))
+
+    monkeypatch.setattr("d2v_tf.training.finetune_vision.open_images", open_tfds)
+    task, _ = start("names", *(line.replace("tfrecord", "tfds") for line in data), "steps=1")
+    assert task.class_names == ("cat", "dog")

@@ -6,11 +6,13 @@ import os
 import numpy as np
 import pytest
 import soundfile
+import tensorflow as tf
 from rich.console import Console
 
 import d2v_tf
 from d2v_tf.config import ConfigError, load_finetune_recipe
 from d2v_tf.data.reading import DataError
+from d2v_tf.data.speech_records import serialize_utterance
 from d2v_tf.training import finetune as finetuning
 from d2v_tf.training.finetune import finetune
 from d2v_tf.training.logs import read_json_lines
@@ -137,6 +139,33 @@ def test_classes_where_there_are_tags_too(start, sounds):
         start("tags", *head, "data.label=tags", source=table)
     task, _ = start("tagged", "task=tag", "steps=1", source=table)
     assert task.class_names == ("hiss", "hum")
+
+
+@pytest.fixture(scope="module")
+def records(tmp_path_factory):
+    """Six short recordings of two classes, front to back."""
+    path = tmp_path_factory.mktemp("records") / "part"
+    rng = np.random.default_rng(0)
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for i in range(6):
+            wave = 0.1 * rng.standard_normal(2000 + 500 * i)
+            writer.write(serialize_utterance(wave, f"{i}", text="a b", label=i % 2))
+    return f"tfrecord:{path}"
+
+
+def test_classes_of_records(start, records):
+    settings = ["task=classify", "steps=null", "epochs=1", "evaluate_every=100%", "xla=false"]
+    model, best = start("records", *settings, source=records)
+    assert model.class_names == ("0", "1") and best["step"] == 3  # of 6 recordings, 2 an update
+    with pytest.raises(DataError, match="label_fraction: tfrecord:.* Name files: .* table:FILE"):
+        start("part", *settings, "label_fraction=0.5", source=records)
+
+
+def test_recognition_of_records_is_refused(start, records):
+    with pytest.raises(DataError, match="tfrecord:.*part is read front to back, and recognition"):
+        start("records", source=records)
+    with pytest.raises(DataError, match="tfrecord:.*part is read front to back, and recognition"):
+        start("records", "data.eval_source=null", source=records)
 
 
 @pytest.mark.parametrize(

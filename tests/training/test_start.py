@@ -14,7 +14,7 @@ from d2v_tf.config import load_recipe
 from d2v_tf.interop.key_map import WeightsError
 from d2v_tf.interop.loading import load_backbone
 from d2v_tf.training.checkpoints import Checkpoints
-from d2v_tf.training.pretrain import build_model
+from d2v_tf.training.model import build_model
 from d2v_tf.training.start import StartError, start_from
 from tests.interop import published
 from tests.interop.published import linear, torch, write

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from d2v_tf.config import load_recipe
 from d2v_tf.training.modalities import modality_of
-from d2v_tf.training.pretrain import build_model
+from d2v_tf.training.model import build_model
 from tests.data.audio import write_tree
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs" / "pretrain"
