@@ -93,7 +93,7 @@ def main(argv):
 
 
 def evaluate(files):
-    from rich.console import Console
+    from d2v_tf.console import open_console
 
     check_flags(files)
     import d2v_tf
@@ -104,7 +104,7 @@ def evaluate(files):
         model = d2v_tf.load_task(FLAGS.model, verbose=not FLAGS.json)
     else:
         model = d2v_tf.load_backbone(FLAGS.model, verbose=not FLAGS.json)
-    console = Console(highlight=False, soft_wrap=True, stderr=FLAGS.json)
+    console = open_console(stderr=FLAGS.json)
     reading = {
         "max_bad": FLAGS.max_bad,
         "warn": lambda line: console.print(f"warning: {line}", markup=False),
@@ -190,7 +190,7 @@ def open_columns(model):
     return Columns(*texts, label=label if needs_label else None, regression=is_regression(model))
 
 
-def open_decoder(model):
+def open_decoder(model, warn):
     """The beam search that the flags ask for, or `None`."""
     from d2v_tf.errors import UserError
     from d2v_tf.finetuning.ctc import Data2VecSpeechCTC
@@ -216,6 +216,7 @@ def open_decoder(model):
         lm_weight=FLAGS.lm_weight,
         word_score=FLAGS.word_score,
         beam_size=FLAGS.beam_size,
+        warn=warn,
     )
 
 
@@ -231,7 +232,7 @@ def measure(model, preprocessing, sources, options, console):
         preprocessing,
         sources[0],
         num_worst=FLAGS.num_worst,
-        decode=open_decoder(model),
+        decode=open_decoder(model, options["warn"]),
         **options,
     )
     if FLAGS.json:
@@ -246,7 +247,7 @@ def measure(model, preprocessing, sources, options, console):
 def predict(model, preprocessing, sources, options):
     from d2v_tf.evaluation.predictions import predict_examples
 
-    decode = open_decoder(model)
+    decode = open_decoder(model, options["warn"])
     for examples in sources:
         for name, said in predict_examples(
             model, preprocessing, examples, decode=decode, **options

@@ -60,14 +60,11 @@ def main(argv):
         raise app.UsageError(f"unexpected argument: {argv[1]}")
     logging.set_verbosity(logging.WARNING)
     # Imported late, so that --help and a wrong flag answer at once.
-    from rich.console import Console
-
+    from d2v_tf.console import open_console
     from d2v_tf.errors import UserError
 
     try:
-        importlib.import_module(PREPARE[FLAGS.modality]).prepare(
-            FLAGS, Console(highlight=False, soft_wrap=True)
-        )
+        importlib.import_module(PREPARE[FLAGS.modality]).prepare(FLAGS, open_console())
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
