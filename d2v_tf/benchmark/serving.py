@@ -13,7 +13,7 @@ from d2v_tf.backbones.preprocessing import (
     Data2VecImageConverter,
 )
 from d2v_tf.benchmark.peer import import_peer
-from d2v_tf.benchmark.step import _num_threads, _quartiles, _time_in_turns
+from d2v_tf.benchmark.timing import num_threads, quartiles, time_in_turns
 from d2v_tf.data.tokenization import train_tokenizer
 from d2v_tf.exporting.export import export, requests_for
 from d2v_tf.interop.huggingface import load_huggingface
@@ -75,7 +75,7 @@ def measure_serving(modality, size="base", batches=(1, 8, 32), turns=5):
         UserError: where PyTorch or transformers is not installed.
     """
     torch, transformers = import_peer("--serving")
-    threads = _num_threads()
+    threads = num_threads()
     torch.set_num_threads(threads)
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as folder:
@@ -114,9 +114,9 @@ def _compare(torch, served, asked, theirs, ready, turns):
         return served(**asked)["hidden_states"]
 
     difference = np.abs(in_tensorflow().numpy() - in_pytorch().numpy()).max()
-    seconds = _time_in_turns({"served": in_tensorflow, "pytorch": in_pytorch}, turns)
+    seconds = time_in_turns({"served": in_tensorflow, "pytorch": in_pytorch}, turns)
     batch = len(next(iter(ready.values())))
-    result = {name: _quartiles(values) for name, values in seconds.items()}
+    result = {name: quartiles(values) for name, values in seconds.items()}
     for timing in result.values():
         timing["examples_per_second"] = batch / timing["median"]
     return {**result, "difference": float(difference)}
