@@ -17,6 +17,7 @@ CONVERTER = d2v_tf.Data2VecImageConverter(
 TEXTS = ["a cat sat on a mat", "dogs bark at night", "  the fish\t", "naïve café – 你好 🙂"]
 TOKENIZER = train_tokenizer(TEXTS * 2, 261 + 30)
 NAMES = ("cat", "dog", "fish")
+PAIRS = [("a cat", "dogs bark"), ("the fish", "a dog sat on a mat at night")]
 
 # Refuses every import but those of a machine that only serves.
 REFUSE_OURS = """
@@ -29,6 +30,11 @@ class Refuse:
 
 sys.meta_path.insert(0, Refuse())
 """
+
+
+def strings(values):
+    """What TensorFlow takes of a list of str or bytes."""
+    return np.array([v if isinstance(v, bytes) else v.encode() for v in values], object)
 
 
 def image_files():
