@@ -13,10 +13,17 @@ CONFIGS = Path(__file__).resolve().parent.parent / "configs" / "pretrain"
 UNITS = {"vision": "patches", "speech": "frames", "text": "tokens"}
 
 FLAGS = flags.FLAGS
-flags.DEFINE_enum("modality", None, ["vision", "speech", "text"], "What to measure.", required=True)
+flags.DEFINE_list(
+    "modality",
+    None,
+    "What to measure: vision, speech or text; with --serving several.",
+    required=True,
+)
 flags.DEFINE_string("size", "tiny", "Which recipe: configs/pretrain/MODALITY_SIZE.yaml.")
 flags.DEFINE_string("config", None, "Recipe, a YAML file, instead of --size.")
-flags.DEFINE_integer("batch", None, "Examples in a batch. Default: the recipe's.", lower_bound=1)
+flags.DEFINE_list(
+    "batch", None, "Examples in a batch; with --serving several numbers. Default: the recipe's."
+)
 flags.DEFINE_enum(
     "precision", None, ["float32", "bfloat16", "auto"], "Numbers. Default: the recipe's."
 )
@@ -33,8 +40,8 @@ flags.DEFINE_multi_string(
 flags.DEFINE_bool(
     "serving",
     False,
-    "Measure the answers of an exported model of --size=base instead, for --batch or for 1, 8 and "
-    "32 examples, beside the same weights in PyTorch.",
+    "Measure the answers of exported models of --size instead, base or tiny, for --batch=1,8,32 "
+    "where it is not given, beside the same weights in PyTorch: one table of all modalities.",
 )
 flags.DEFINE_enum(
     "peer",
@@ -44,30 +51,40 @@ flags.DEFINE_enum(
     "both: compiled (ours in parts, too) and not, or what --xla says; float32 and bfloat16, or "
     "what --precision says.",
 )
-flags.DEFINE_bool("json", False, "Print one JSON object instead of a table.")
+flags.DEFINE_bool(
+    "json", False, "Print one JSON object instead of a table; with --serving one a modality."
+)
+flags.register_validator(
+    "modality", lambda names: set(names or ()) <= set(UNITS), f"one of {', '.join(UNITS)}"
+)
+flags.register_validator(
+    "batch",
+    lambda sizes: all(size.isdecimal() and int(size) > 0 for size in sizes or ()),
+    "numbers from 1 on",
+)
 
 
 def main(argv):
     if len(argv) > 1:
         raise app.UsageError(f"unexpected argument: {argv[1]}")
+    if not FLAGS.serving and (len(FLAGS.modality) != 1 or len(FLAGS.batch or ["1"]) != 1):
+        raise app.UsageError("several modalities or batches are only for --serving")
     logging.set_verbosity(logging.WARNING)
     # Imported late, so that --help and a wrong flag answer at once.
     from d2v_tf.errors import UserError
 
     try:
         if FLAGS.serving:
-            result = benchmark_serving()
-        else:
-            with tempfile.TemporaryDirectory() as folder:
-                recipe = open_recipe(folder)
-                result = benchmark(recipe)
+            benchmark_serving()
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            recipe = open_recipe(folder)
+            result = benchmark(recipe)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
     if FLAGS.json:
         print(json.dumps(result))
-    elif FLAGS.serving:
-        print_serving(result)
     elif FLAGS.peer:
         print_comparison(result)
     else:
@@ -75,15 +92,26 @@ def main(argv):
 
 
 def benchmark_serving():
-    from d2v_tf.benchmark.serving import SIZES, measure_serving
+    """One modality after another; each is printed when it is measured."""
+    from d2v_tf.benchmark.serving import SIZES, markdown_rows, measure_serving
+    from d2v_tf.benchmark.timing import device_name
     from d2v_tf.errors import UserError
 
     if FLAGS.peer:
         raise UserError("--serving has PyTorch beside it by itself: leave out --peer.")
     if FLAGS.size not in SIZES:
         raise UserError(f"--serving: --size is {FLAGS.size!r}, not one of {', '.join(SIZES)}.")
-    batches = (1, 8, 32) if FLAGS.batch is None else (FLAGS.batch,)
-    return measure_serving(FLAGS.modality, FLAGS.size, batches, FLAGS.steps)
+    batches = [int(size) for size in FLAGS.batch or (1, 8, 32)]
+    for number, modality in enumerate(FLAGS.modality):
+        result = measure_serving(modality, FLAGS.size, batches, FLAGS.steps)
+        if FLAGS.json:
+            print(json.dumps(result), flush=True)
+            continue
+        heading = f"{FLAGS.size}, float32, {result['threads']} threads of {device_name()}\n"
+        lines = markdown_rows(result, heading=number == 0)
+        print(*([heading] if number == 0 else []), *lines, sep="\n", flush=True)
+        loads = f"load average {result['load'][0]:.1f} before, {result['load'][1]:.1f} after"
+        print(f"{modality}: {result['parameters']:,} parameters, {loads}", file=sys.stderr)
 
 
 def benchmark(recipe):
@@ -103,19 +131,20 @@ def open_recipe(folder):
     from d2v_tf.benchmark.examples import write_examples
     from d2v_tf.config import load_recipe
 
-    flags_given = {"batch_size": FLAGS.batch, "precision": FLAGS.precision, "xla": FLAGS.xla}
+    (modality,), (batch,) = FLAGS.modality, FLAGS.batch or [None]
+    flags_given = {"batch_size": batch, "precision": FLAGS.precision, "xla": FLAGS.xla}
     overrides = [f"{key}={value}" for key, value in flags_given.items() if value is not None]
-    if FLAGS.modality == "speech":
+    if modality == "speech":
         overrides.append("data.buckets=1")  # batches of one shape
     overrides += FLAGS.set
-    config = FLAGS.config or recipe_of(FLAGS.modality, FLAGS.size)
-    recipe = load_recipe(config, overrides, FLAGS.modality)
+    config = FLAGS.config or recipe_of(modality, FLAGS.size)
+    recipe = load_recipe(config, overrides, modality)
     source = FLAGS.data
     if source is None and not any(setting.startswith("data.source=") for setting in FLAGS.set):
         source = write_examples(recipe, folder)
     if source is not None:
         overrides.append(f"data.source={json.dumps(source)}")  # YAML would read on in it
-    return load_recipe(config, overrides, FLAGS.modality)
+    return load_recipe(config, overrides, modality)
 
 
 def recipe_of(modality, size):
@@ -195,31 +224,6 @@ def print_comparison(result):
         + ", ".join(f"{name} {value:.2f}" for name, value in ratio.items())
         + (f"; our memory over PyTorch's {result['memory_ratio']:.2f}" if known else "")
     )
-
-
-def print_serving(result):
-    from rich.console import Console
-    from rich.table import Table
-
-    console = Console(highlight=False, soft_wrap=True)
-    console.print(
-        f"{result['modality']} {result['size']}, {result['parameters']:,} parameters, float32, "
-        f"{result['threads']} threads, load average {result['load']:.1f}"
-    )
-    table = Table("batch", "", "ms", "middle half", "examples/s", "difference", box=None)
-    for batch, timings in result["batches"].items():
-        for name in ("served", "pytorch"):
-            timing = timings[name]
-            median, low, high = (1000 * timing[key] for key in ("median", "low", "high"))
-            table.add_row(
-                str(batch),
-                name,
-                f"{median:,.1f}",
-                f"{low:,.1f} to {high:,.1f}",
-                f"{timing['examples_per_second']:,.2f}",
-                f"{timings['difference']:.1e}" if name == "served" else "",
-            )
-    console.print(table)
 
 
 def _milliseconds(timing):

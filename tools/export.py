@@ -30,12 +30,23 @@ flags.DEFINE_integer(
 )
 flags.DEFINE_enum("precision", "float32", ["float32", "bfloat16"], "What the model computes in.")
 flags.DEFINE_bool(
-    "pairs", None, "Text: whether requests are pairs. Default: as the run was fine-tuned."
+    "pairs", None, "Text: whether requests are pairs. Default: as the model was fine-tuned."
+)
+flags.DEFINE_string(
+    "preprocessing",
+    None,
+    "A folder with what makes the model's input, of a --from that has none: a run, a preset, a "
+    "Hugging Face folder of data2vec, or of texts one with a tokenizer.",
+)
+flags.DEFINE_float(
+    "max_seconds", None, "Speech: the longest waveform that is answered. Default: 60.", 0.0
 )
 flags.DEFINE_bool("warmup", True, "Whether to write requests for the server to warm up with.")
 flags.DEFINE_string(
     "check", None, "Instead: a model's folder, to be looked through as a server would."
 )
+# What has no meaning in a file, which holds the model alone.
+ONLY_SAVED_MODEL = ("version", "pairs", "preprocessing", "max_seconds", "warmup")
 
 
 def main(argv):
@@ -44,26 +55,31 @@ def main(argv):
     source = FLAGS["from"].value
     if (FLAGS.check is None) == (source is None) or (source is None) != (FLAGS.to is None):
         raise app.UsageError("give --from and --to, or --check")
+    useless = [name for name in ONLY_SAVED_MODEL if FLAGS[name].present]
+    if FLAGS.format != "saved_model" and useless:
+        raise app.UsageError(f"--{useless[0]} is of no use to --format={FLAGS.format}")
     logging.set_verbosity(logging.WARNING)
     if FLAGS.check is not None:
         check(FLAGS.check)
         return
     # Imported late, so that --help and a wrong flag answer at once.
     from d2v_tf.errors import UserError
-    from d2v_tf.exporting.export import export, load_model
+    from d2v_tf.exporting.export import export
     from d2v_tf.exporting.other_formats import export_file
 
     try:
         if FLAGS.format != "saved_model":
-            export_file(load_model(source, FLAGS.precision, print), FLAGS.to, FLAGS.format)
+            export_file(source, FLAGS.to, FLAGS.format, FLAGS.precision)
             print(f"{FLAGS.to}: written")
             return
         path = export(
             source,
             FLAGS.to,
+            preprocessing=FLAGS.preprocessing,
             version=FLAGS.version,
             precision=FLAGS.precision,
             pairs=FLAGS.pairs,
+            max_seconds=FLAGS.max_seconds,
             warmup=FLAGS.warmup,
         )
     except UserError as error:

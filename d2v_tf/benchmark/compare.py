@@ -12,13 +12,13 @@ import tensorflow as tf
 
 from d2v_tf.benchmark.flops import matrix_rate, step_flops
 from d2v_tf.benchmark.peer import SETTINGS, PeerStep, import_peer
-from d2v_tf.benchmark.step import (
-    _device_name,
-    _num_cores,
-    _num_threads,
-    _quartiles,
-    _time_in_turns,
-    check_one_part,
+from d2v_tf.benchmark.step import check_one_part
+from d2v_tf.benchmark.timing import (
+    device_name,
+    num_cores,
+    num_threads,
+    quartiles,
+    time_in_turns,
 )
 from d2v_tf.errors import UserError
 from d2v_tf.schema.common import COMPILERS
@@ -67,7 +67,7 @@ def compare(recipe, steps=5, precisions=("float32", "bfloat16"), compilers=tuple
             "--peer compares on the CPU, and TensorFlow sees a GPU. Hide it: CUDA_VISIBLE_DEVICES= "
             "in front of the command."
         )
-    threads = _num_threads()
+    threads = num_threads()
     torch.set_num_threads(threads)
     recipe = without_dropout(recipe)
     data = modality_of(recipe).open_data(recipe, warn=functools.partial(print, file=sys.stderr))
@@ -94,7 +94,7 @@ def compare(recipe, steps=5, precisions=("float32", "bfloat16"), compilers=tuple
         functions["torch", name]()
         first["torch", name] = time.perf_counter() - began
         note("torch", name)
-    seconds = _time_in_turns(functions, steps)
+    seconds = time_in_turns(functions, steps)
 
     shape, masked = batch["mask"].shape, model._num_positions(batch["mask"])
     flops = {
@@ -103,7 +103,7 @@ def compare(recipe, steps=5, precisions=("float32", "bfloat16"), compilers=tuple
     }
     results = []
     for (side, name), values in seconds.items():
-        timing = _quartiles(values)
+        timing = quartiles(values)
         rate = flops[side] / timing["median"]
         results.append(
             {
@@ -124,8 +124,8 @@ def compare(recipe, steps=5, precisions=("float32", "bfloat16"), compilers=tuple
     return {
         "modality": recipe.modality,
         "parameters": model.student.count_params(),
-        "device": _device_name(),
-        "cores": _num_cores(),
+        "device": device_name(),
+        "cores": num_cores(),
         "threads": threads,
         "load": os.getloadavg()[0],
         "batch": {name: list(value.shape) for name, value in sorted(batch.items())},

@@ -13,7 +13,7 @@ from d2v_tf.backbones.preprocessing import (
     Data2VecImageConverter,
 )
 from d2v_tf.benchmark.peer import import_peer
-from d2v_tf.benchmark.step import _num_threads, _quartiles, _time_in_turns
+from d2v_tf.benchmark.timing import num_threads, quartiles, time_in_turns
 from d2v_tf.data.tokenization import train_tokenizer
 from d2v_tf.exporting.export import export, requests_for
 from d2v_tf.interop.huggingface import load_huggingface
@@ -50,6 +50,11 @@ SIZES = {
 IMAGE_SHAPE = (375, 500)  # ImageNet's usual size
 SECONDS = 10
 TOKENS = 128
+REQUESTS = {
+    "vision": f"JPEGs of {IMAGE_SHAPE[0]} x {IMAGE_SHAPE[1]}",
+    "speech": f"waveforms of {SECONDS} s",
+    "text": f"texts of {TOKENS} tokens",
+}
 VOCABULARY_SIZE = 2048  # what the tokenizer is trained to: fast, and none too long a text
 
 
@@ -69,30 +74,37 @@ def measure_serving(modality, size="base", batches=(1, 8, 32), turns=5):
     Returns:
         dict, what `tools/benchmark.py --serving --json` prints: of each batch `served` and
         `pytorch`, quartiles in seconds, their rates in examples a second, and `difference`, the
-        largest between their last hidden states.
+        largest between their last hidden states; `load`, the machine's before and after.
 
     Raises:
         UserError: where PyTorch or transformers is not installed.
     """
     torch, transformers = import_peer("--serving")
-    threads = _num_threads()
+    threads = num_threads()
     torch.set_num_threads(threads)
     torch.manual_seed(0)
+    load = os.getloadavg()[0]
     with tempfile.TemporaryDirectory() as folder:
         theirs = _model(transformers, modality, SIZES[size][modality]).eval()
         theirs.save_pretrained(os.path.join(folder, "theirs"))
         backbone, _ = load_huggingface(os.path.join(folder, "theirs"))
         preprocessing, example = _EXAMPLES[modality](backbone)
         (request, *_) = requests_for(backbone, preprocessing)
-        path = export(backbone, os.path.join(folder, "served"), preprocessing, warmup=False)
+        folder = os.path.join(folder, "served")
+        path = export(backbone, folder, preprocessing, warmup=False, say=lambda line: None)
         loaded = tf.saved_model.load(path)
         served = loaded.signatures["features"]
+        prepare = tf.function(
+            lambda inputs: request.to_inputs(**inputs),
+            input_signature=[request.specs],
+            autograph=False,
+        )
         results = {}
         for batch in batches:
             asked = {k: tf.constant(np.repeat(v, batch, axis=0)) for k, v in example.items()}
             ready = {
                 name: torch.tensor(np.array(value))
-                for name, value in _theirs(modality, request.to_inputs, asked).items()
+                for name, value in _theirs(modality, prepare(asked)).items()
             }
             results[batch] = _compare(torch, served, asked, theirs, ready, turns)
     return {
@@ -100,9 +112,31 @@ def measure_serving(modality, size="base", batches=(1, 8, 32), turns=5):
         "size": size,
         "parameters": backbone.count_params(),
         "threads": threads,
-        "load": os.getloadavg()[0],
+        "load": [load, os.getloadavg()[0]],
         "batches": results,
     }
+
+
+def markdown_rows(result, heading=True):
+    """A table of what `measure_serving` gives, for a document: list of str, its lines.
+
+    Args:
+        result: what `measure_serving` gives.
+        heading: bool. Whether the table's first two lines are among them.
+    """
+    titles = "request of", "batch", "served, s", "PyTorch, s", "served, examples a second"
+    rows = [(*titles, "difference"), ("---",) * 6] if heading else []
+    for number, (batch, timings) in enumerate(result["batches"].items()):
+        rows.append(
+            (
+                "" if number else REQUESTS[result["modality"]],
+                f"{batch}",
+                *(f"{timings[side]['median']:#.3g}" for side in ("served", "pytorch")),
+                f"{timings['served']['examples_per_second']:.1f}",
+                f"{timings['difference']:.0e}",
+            )
+        )
+    return [f"| {' | '.join(row)} |".replace("|  |", "| |") for row in rows]
 
 
 def _compare(torch, served, asked, theirs, ready, turns):
@@ -114,9 +148,9 @@ def _compare(torch, served, asked, theirs, ready, turns):
         return served(**asked)["hidden_states"]
 
     difference = np.abs(in_tensorflow().numpy() - in_pytorch().numpy()).max()
-    seconds = _time_in_turns({"served": in_tensorflow, "pytorch": in_pytorch}, turns)
+    seconds = time_in_turns({"served": in_tensorflow, "pytorch": in_pytorch}, turns)
     batch = len(next(iter(ready.values())))
-    result = {name: _quartiles(values) for name, values in seconds.items()}
+    result = {name: quartiles(values) for name, values in seconds.items()}
     for timing in result.values():
         timing["examples_per_second"] = batch / timing["median"]
     return {**result, "difference": float(difference)}
@@ -129,9 +163,8 @@ def _model(transformers, modality, fields):
     return getattr(transformers, f"Data2Vec{kind}Model")(config, **options)
 
 
-def _theirs(modality, to_inputs, asked):
-    """What PyTorch's model is called with, of what the served one is asked."""
-    inputs = tf.function(lambda asked: to_inputs(**asked), autograph=False)(asked)
+def _theirs(modality, inputs):
+    """What PyTorch's model is called with, of what ours is."""
     if modality == "vision":
         return {"pixel_values": tf.transpose(inputs, [0, 3, 1, 2])}
     if modality == "speech":

@@ -1,24 +1,26 @@
 """How long a training step takes, and where the time goes."""
 
 import functools
-import os
-import platform
 import statistics
 import sys
 import time
 
-import numpy as np
 import tensorflow as tf
 
+from d2v_tf.benchmark.timing import (
+    WARM_UP,
+    device_name,
+    num_cores,
+    quartiles,
+    time_in_turns,
+    wait_for,
+)
 from d2v_tf.errors import UserError
 from d2v_tf.pretraining.targets import regression_loss
 from d2v_tf.training.memory import peak_memory
 from d2v_tf.training.modalities import modality_of
 from d2v_tf.training.model import build_model
 from d2v_tf.training.precision import resolve_precision, resolve_xla
-
-# Calls before the clock starts: the first compiles, the second may still allocate.
-WARM_UP = 2
 
 PARTS = ("frontend", "teacher and targets", "student and loss", "backward", "optimizer and EMA")
 
@@ -69,7 +71,7 @@ def _measure(recipe, data, model, steps, began):
     again = iter(tf.data.Dataset.from_tensors(batch).repeat())
     model.make_train_function()
     train = model.train_function
-    _wait_for(train(again))
+    wait_for(train(again))
     first_step = time.perf_counter() - began
     memory = peak_memory()
 
@@ -81,7 +83,7 @@ def _measure(recipe, data, model, steps, began):
         name: functools.partial(function, batch)
         for name, function in _beginnings(model, compiled).items()
     }
-    seconds = _time_in_turns({**functions, "step": lambda: train(again)}, steps)
+    seconds = time_in_turns({**functions, "step": lambda: train(again)}, steps)
     examples, positions = batch["mask"].shape
     step = statistics.median(seconds["step"])
     return {
@@ -89,13 +91,13 @@ def _measure(recipe, data, model, steps, began):
         "data": data.name,
         "precision": precision,
         "xla": compiled,
-        "device": _device_name(),
-        "cores": _num_cores(),
+        "device": device_name(),
+        "cores": num_cores(),
         "parameters": model.student.count_params(),
         "batch": {name: list(value.shape) for name, value in sorted(batch.items())},
         "seconds_to_first_step": first_step,
-        "step": _quartiles(seconds["step"]),
-        "step_with_input": _quartiles(with_input),
+        "step": quartiles(seconds["step"]),
+        "step_with_input": quartiles(with_input),
         "examples_per_second": examples / step,
         "positions_per_second": examples * positions / step,
         "parts": dict(zip(PARTS, _differences(list(seconds.values())), strict=True)),
@@ -135,24 +137,6 @@ def _beginnings(model, compiled):
     return {function.__name__: compile_as_in_a_step(function) for function in functions}
 
 
-def _time_in_turns(functions, repeats, clock=time.perf_counter):
-    """Seconds of every call of functions that take turns: dict, name -> list."""
-    seconds = {name: [] for name in functions}
-    for turn in range(WARM_UP + repeats):
-        for name, function in functions.items():
-            began = clock()
-            _wait_for(function())
-            if turn >= WARM_UP:
-                seconds[name].append(clock() - began)
-    return seconds
-
-
-def _wait_for(result):
-    """Returns once a result is there: a GPU computes it after the call."""
-    for value in tf.nest.flatten(result):
-        np.asarray(value)
-
-
 def _differences(seconds):
     """What each function adds to the one before, as parts of the last one's time.
 
@@ -188,37 +172,4 @@ def _time_input(data, batches):
 def _time_with_input(train, data, repeats):
     """Seconds of steps that take their batches from the input."""
     batches = iter(data.batches(0))  # gone with this function: it reads ahead
-    return _time_in_turns({"step": lambda: train(batches)}, repeats)["step"]
-
-
-def _quartiles(seconds):
-    """The median of durations, and the middle half."""
-    low, median, high = np.percentile(seconds, [25, 50, 75])
-    return {"median": float(median), "low": float(low), "high": float(high)}
-
-
-def _num_cores():
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count()
-
-
-def _num_threads():
-    """The threads of one operation of TensorFlow's."""
-    threads = tf.config.threading.get_intra_op_parallelism_threads() or _num_cores()
-    return int(os.environ.get("TF_NUM_INTRAOP_THREADS", threads))
-
-
-def _device_name():
-    """The name of the first accelerator, or of the processor."""
-    for kind in ("TPU", "GPU"):
-        for device in tf.config.list_physical_devices(kind):
-            details = tf.config.experimental.get_device_details(device)
-            return details.get("device_name", device.name)
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
-            return (
-                next(line for line in file if line.startswith("model name")).split(": ")[1].strip()
-            )
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
+    return time_in_turns({"step": lambda: train(batches)}, repeats)["step"]

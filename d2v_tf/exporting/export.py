@@ -1,23 +1,28 @@
 """`d2v_tf.export`: a model as TensorFlow Serving loads it."""
 
+import functools
 import os
 
 from d2v_tf.backbones.backbone import Data2VecBackbone
 from d2v_tf.backbones.speech import Data2VecSpeechBackbone
+from d2v_tf.backbones.text import Data2VecTextBackbone
 from d2v_tf.backbones.vision import Data2VecVisionBackbone
 from d2v_tf.exporting.image_requests import image_requests
 from d2v_tf.exporting.outputs import label_names
 from d2v_tf.exporting.requests import ExportError
-from d2v_tf.exporting.saved_model import signatures_of, write_version
-from d2v_tf.exporting.speech_requests import speech_requests
+from d2v_tf.exporting.saved_model import check_version, signatures_of, write_version
+from d2v_tf.exporting.source import (
+    check_precision,
+    load_model,
+    own_preprocessing,
+    read_preprocessing,
+    texts_in_pairs,
+)
+from d2v_tf.exporting.speech_requests import MAX_SECONDS, speech_requests
 from d2v_tf.exporting.text_requests import text_requests
-from d2v_tf.exporting.warmup import warmup_writer
+from d2v_tf.exporting.warmup import import_serving_api, write_warmup
 from d2v_tf.interop.heads import head_of
-from d2v_tf.interop.loading import has_head, load_backbone, load_task
 from d2v_tf.interop.preprocessing import load_preprocessing
-from d2v_tf.interop.run_recipe import trained_on_pairs
-
-PRECISIONS = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
 
 
 def export(
@@ -27,6 +32,7 @@ def export(
     version=None,
     precision=None,
     pairs=None,
+    max_seconds=None,
     warmup=True,
     say=print,
 ):
@@ -39,12 +45,15 @@ def export(
     Args:
         model: str, what `load_backbone` or `load_task` reads; or a backbone or a task.
         folder: str. Of the model on the server; its versions are folders in it.
-        preprocessing: what `load_preprocessing` gives, of a model that is not a path.
+        preprocessing: optional; what `load_preprocessing` gives, or a folder that has it. By
+            default that of a task's own preprocessor, then that beside a path's model; of speech
+            `Data2VecAudioConverter()` where there is none.
         version: optional int. One more than the highest in the folder by default.
         precision: `"float32"` or `"bfloat16"`, in which a path's model computes; its weights and
             its answers are float32. Defaults to `"float32"`.
-        pairs: optional bool. Whether a text model is asked about pairs of texts. By default a run's
-            `config.yaml` says it, and without one it is not.
+        pairs: optional bool. Whether a text model is asked about pairs of texts. By default its
+            preprocessor or the run's `config.yaml` says it, and without them it is not.
+        max_seconds: optional float. The longest waveform that a speech model takes. Defaults to 60.
         warmup: bool. Whether to write requests for the server to warm up with, which needs
             tensorflow-serving-api.
         say: callable(str), called with a line on what was read.
@@ -62,50 +71,67 @@ def export(
     served(image_bytes=tf.constant([open("cat.jpg", "rb").read()]))["label"]
     ```
     """
-    if not isinstance(model, str | os.PathLike):
-        if precision is not None:
-            raise ExportError("precision: only for a path; a model has its own already.")
-    else:
-        path = os.fspath(model)
-        if pairs is None:
-            pairs = trained_on_pairs(path)
-        preprocessing = load_preprocessing(path) if preprocessing is None else preprocessing
+    # What can be refused at once comes first: reading and tracing a large model takes a minute.
+    folder = os.fspath(folder)
+    check_version(folder, version)
+    if warmup:
+        import_serving_api()
+    path = os.fspath(model) if isinstance(model, str | os.PathLike) else None
+    if path is not None:
+        check_precision(precision or "float32")
+    elif precision is not None:
+        raise ExportError("precision: only for a path; a model has its own already.")
+    if isinstance(preprocessing, str | os.PathLike):
+        preprocessing = read_preprocessing(os.fspath(preprocessing))
+
+    if path is not None:
         model = load_model(path, precision or "float32", say)
-    requests = requests_for(model, preprocessing, bool(pairs))
+    if preprocessing is None:
+        preprocessing = own_preprocessing(model)
+    if preprocessing is None and path is not None:
+        preprocessing = load_preprocessing(path)
+    if pairs is None and isinstance(getattr(model, "backbone", model), Data2VecTextBackbone):
+        pairs = texts_in_pairs(model, path)
+    requests = requests_for(model, preprocessing, bool(pairs), max_seconds)
+    say(f"asked about {_asked_about(model, pairs, max_seconds)}")
+
     signatures = signatures_of(model, requests)
     name = os.path.basename(os.path.normpath(folder))
-    write_more = warmup_writer(name, signatures) if warmup else lambda folder: None
+    write_more = functools.partial(write_warmup, name, signatures) if warmup else None
     labels = label_names(model) if head_of(model) else None
-    return write_version(os.fspath(folder), version, signatures, labels, write_more)
+    return write_version(folder, version, signatures, labels, write_more)
 
 
-def load_model(path, precision="float32", say=print):
-    """Reads a task, or a backbone where there is no head.
+def requests_for(model, preprocessing, pairs=False, max_seconds=None):
+    """Every way to ask a model: list of `Requests`, the usual one first.
 
     Args:
-        path: str. What `load_backbone` or `load_task` reads.
-        precision: `"float32"` or `"bfloat16"`.
-        say: callable(str), called with what it is.
+        model: `Data2VecBackbone`, or a task on one.
+        preprocessing: what `load_preprocessing` gives.
+        pairs, max_seconds: as for `export`.
+
+    Raises:
+        ExportError: names what does not fit.
     """
-    if precision not in PRECISIONS:
-        raise ExportError(f"precision: {precision!r} is none of {', '.join(PRECISIONS)}.")
-    load = load_task if has_head(path) else load_backbone
-    model = load(path, dtype=PRECISIONS[precision], verbose=False)
-    say(f"{path}: {type(model).__name__}, {model.count_params():,} parameters")
-    return model
-
-
-def requests_for(model, preprocessing, pairs=False):
-    """Every way to ask a model: list of `Requests`, the usual one first."""
     backbone = getattr(model, "backbone", model)
     if not isinstance(backbone, Data2VecBackbone):
         raise ExportError(f"model must be a backbone, or a task on one. Received: {model}")
-    if isinstance(backbone, Data2VecVisionBackbone):
-        make = image_requests
-    elif isinstance(backbone, Data2VecSpeechBackbone):
-        make = speech_requests
-    else:
-        return text_requests(model, preprocessing, pairs)
-    if pairs:
+    is_speech = isinstance(backbone, Data2VecSpeechBackbone)
+    if pairs and not isinstance(backbone, Data2VecTextBackbone):
         raise ExportError("pairs: only a text model is asked about pairs.")
-    return make(backbone, preprocessing)
+    if max_seconds is not None and not is_speech:
+        raise ExportError("max_seconds: only a speech model is asked by what has seconds.")
+    if isinstance(backbone, Data2VecVisionBackbone):
+        return image_requests(backbone, preprocessing)
+    if is_speech:
+        return speech_requests(backbone, preprocessing, max_seconds)
+    return text_requests(model, preprocessing, pairs)
+
+
+def _asked_about(model, pairs, max_seconds):
+    backbone = getattr(model, "backbone", model)
+    if isinstance(backbone, Data2VecVisionBackbone):
+        return "images"
+    if isinstance(backbone, Data2VecSpeechBackbone):
+        return f"speech of at most {MAX_SECONDS if max_seconds is None else max_seconds:g} seconds"
+    return "pairs of texts" if pairs else "texts"

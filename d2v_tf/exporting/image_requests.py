@@ -26,17 +26,25 @@ def image_requests(backbone, converter):
 
     Raises:
         ExportError: for a backbone whose images have other than 3 channels, or a converter of
-            another kind.
+            another kind, or one that makes images of another size.
     """
     if not isinstance(converter, Data2VecImageConverter):
         raise ExportError(
             f"A vision model needs a Data2VecImageConverter to be served. Received: {converter}. "
-            "Give the folder of a run, which has one."
+            "Give the folder of a run, which has one, or another folder that has it: "
+            "preprocessing, --preprocessing."
         )
     if backbone.image_shape[2] != 3:
         raise ExportError(
             "Encoded images are read as 3 channels, and the model takes "
             f"{backbone.image_shape[2]} (image_shape={backbone.image_shape})."
+        )
+
+    size, wanted = converter.image_size, tuple(backbone.image_shape[:2])
+    if size is None or tuple(size) != wanted:
+        raise ExportError(
+            f"The image converter makes images of image_size={size}, and the model takes "
+            f"image_shape={backbone.image_shape}. Give a converter with image_size={wanted}."
         )
 
     def to_image(encoded):

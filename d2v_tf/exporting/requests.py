@@ -34,6 +34,22 @@ class Requests:
     resources: tuple = ()
 
 
+def check_as_many(**inputs):
+    """Refuses a request that has more examples of one input than of another; in graphs.
+
+    Args:
+        **inputs: two tensors, by name, the batch first.
+
+    Returns:
+        A context; operations in it run where there are as many.
+    """
+    counts = [tf.shape(tensor)[0] for tensor in inputs.values()]
+    said = tf.strings.format(
+        "{} and {} must have as many examples. Received: {{}} and {{}}".format(*inputs), counts
+    )
+    return tf.control_dependencies([tf.debugging.Assert(tf.equal(*counts), [said])])
+
+
 def check_each(fits, message, *values):
     """Refuses a request with an example that does not fit; in graphs.
 
@@ -46,6 +62,18 @@ def check_each(fits, message, *values):
         A context; operations in it run where all examples fit.
     """
     first = tf.argmin(tf.cast(fits, tf.int32), output_type=tf.int32)
-    shown = [first, *(tf.gather(value, first) for value in values)]
-    said = tf.strings.format("example {} " + message, shown)
-    return tf.control_dependencies([tf.debugging.Assert(tf.reduce_all(fits), [said])])
+    values = [tf.gather(value, first) for value in values]
+    return check_one(tf.reduce_all(fits), first, message, *values)
+
+
+def check_one(fits, place, message, *values):
+    """As `check_each`, of a single example.
+
+    Args:
+        fits: bool scalar.
+        place: int scalar. Which example it is.
+        message: as for `check_each`.
+        values: scalars.
+    """
+    said = tf.strings.format("example {} " + message, [place, *values])
+    return tf.control_dependencies([tf.debugging.Assert(fits, [said])])

@@ -1,5 +1,6 @@
 """A model and what it can be asked, as signatures; and these as a version that a server loads."""
 
+import contextlib
 import os
 import shutil
 import tempfile
@@ -63,7 +64,57 @@ def _signature(request, function):
     return tf.function(serve, input_signature=specs, autograph=False)
 
 
-def write_version(folder, version, signatures, labels, write_more):
+def check_version(folder, version=None):
+    """Refuses a version that cannot be written, before what is to be in it is made.
+
+    Args:
+        folder: str. Of the model; need not exist.
+        version: optional int. As for `write_version`.
+
+    Returns:
+        int. The version.
+
+    Raises:
+        ExportError: where the version is there already, or the folder cannot be written.
+    """
+    check_writable(folder)
+    there = []
+    if os.path.isdir(folder):
+        there = [int(name) for name in os.listdir(folder) if name.isdecimal()]
+    if version in there:
+        raise ExportError(
+            f"--to: {os.path.join(folder, str(version))} exists. Servers do not read a version "
+            "twice: give another one."
+        )
+    return max(there, default=0) + 1 if version is None else version
+
+
+def check_writable(folder):
+    """Refuses a folder in which nothing can be written, or which cannot be made.
+
+    Raises:
+        ExportError: names what is in the way.
+    """
+    place = os.path.abspath(folder)
+    while not os.path.lexists(place):
+        place = os.path.dirname(place)
+    if not os.path.isdir(place):
+        raise ExportError(f"--to: {folder} cannot be written ({place} is no folder).")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise ExportError(f"--to: {folder} cannot be written ({place}: permission denied).")
+
+
+@contextlib.contextmanager
+def writing(path):
+    """Around what writes: whatever the system refuses is an `ExportError` that names the path."""
+    try:
+        yield
+    except (OSError, tf.errors.OpError) as error:
+        reason = getattr(error, "strerror", None) or first_line(error)
+        raise ExportError(f"--to: {path} cannot be written ({reason}).") from None
+
+
+def write_version(folder, version, signatures, labels, write_more=None):
     """Writes `folder/version`, which appears when it is complete: servers look for it all the time.
 
     Args:
@@ -71,7 +122,7 @@ def write_version(folder, version, signatures, labels, write_more):
         version: optional int. One more than the highest that is there where it is not given.
         signatures: what `signatures_of` gives.
         labels: optional sequence of str, for `assets/labels.txt`.
-        write_more: function of the folder of the version, called before it appears.
+        write_more: optional function of the folder of the version, called before it appears.
 
     Returns:
         str, the path of the version.
@@ -79,27 +130,20 @@ def write_version(folder, version, signatures, labels, write_more):
     Raises:
         ExportError: where the version is there already, or the folder cannot be written.
     """
-    try:
+    with writing(folder):
+        version = check_version(folder, version)
         os.makedirs(folder, exist_ok=True)
-        there = [int(name) for name in os.listdir(folder) if name.isdecimal()]
-        version = max(there, default=0) + 1 if version is None else version
         target = os.path.join(folder, str(version))
-        if version in there:
-            raise ExportError(
-                f"--to: {target} exists. Servers do not read a version twice: give another one."
-            )
         # Not a number, so that no server takes it for a version.
         unfinished = tempfile.mkdtemp(prefix=f"unfinished-{version}-", dir=folder)
-        os.chmod(unfinished, 0o755)  # a server is another user
         try:
+            os.chmod(unfinished, 0o755)  # a server is another user
             _save(signatures, labels, unfinished)
-            write_more(unfinished)
+            if write_more is not None:
+                write_more(unfinished)
             os.rename(unfinished, target)
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
-    except (OSError, tf.errors.OpError) as error:
-        reason = getattr(error, "strerror", None) or first_line(error)
-        raise ExportError(f"--to: {folder} cannot be written ({reason}).") from None
     return target
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import tensorflow as tf
 
 from d2v_tf.data.tokenization import Data2VecTextTokenizer
-from d2v_tf.exporting.requests import ExportError, Requests, check_each
+from d2v_tf.exporting.requests import ExportError, Requests, check_as_many, check_each
 from d2v_tf.exporting.word_cache import bounded
 from d2v_tf.finetuning.text_preprocessor import Data2VecTextClassifierPreprocessor
 
@@ -20,7 +20,8 @@ def text_requests(model, tokenizer, pairs):
     Texts that are too long are cut as in training.
 
     Args:
-        model: `Data2VecTextBackbone`, or a task with its own preprocessor, which is then used.
+        model: `Data2VecTextBackbone`, or a task on one; its own preprocessor, where it has one,
+            says how long a text may be.
         tokenizer: `Data2VecTextTokenizer`.
         pairs: bool. Whether it is asked about pairs.
 
@@ -28,43 +29,55 @@ def text_requests(model, tokenizer, pairs):
         list of one `Requests`.
 
     Raises:
-        ExportError: for a tokenizer of another kind.
+        ExportError: for a tokenizer of another kind, or of more tokens than the model has.
     """
-    own = getattr(model, "preprocessor", None)
-    tokenizer = tokenizer if own is None else own.tokenizer
-    if not isinstance(tokenizer, Data2VecTextTokenizer):
-        raise ExportError(
-            f"A text model needs a Data2VecTextTokenizer to be served. Received: {tokenizer}. "
-            "Give the folder of a run, which has one."
-        )
     backbone = getattr(model, "backbone", model)
+    _check_tokenizer(tokenizer, backbone)
+    own = getattr(model, "preprocessor", None)
     length = backbone.max_sequence_length if own is None else own.sequence_length
     tokenizer, tables = bounded(tokenizer)
     preprocessor = Data2VecTextClassifierPreprocessor(
         tokenizer, length, **({} if own is None else {"truncate": own.truncate})
     )
 
-    def token_ids(texts):
-        def read(texts):
-            return tf.strings.substr(checked(texts), 0, LETTERS_A_TOKEN * length, unit="UTF8_CHAR")
+    def read(texts):
+        return tf.strings.substr(checked(texts), 0, LETTERS_A_TOKEN * length, unit="UTF8_CHAR")
 
-        inputs = preprocessor(tuple(map(read, texts)) if pairs else read(texts), None)
+    def of_texts(text):
+        return token_ids(read(text))
+
+    def of_pairs(first, second):
+        with check_as_many(first=first, second=second):
+            first, second = tf.identity(first), tf.identity(second)
+        return token_ids((read(first), read(second)))
+
+    def token_ids(texts):
+        inputs = preprocessor(texts, None)
         # As long as the longest of them: padding changes nothing but the time it takes.
         longest = tf.reduce_max(tf.reduce_sum(tf.cast(inputs["padding_mask"], tf.int32), axis=1))
         return {name: tf.cast(x[:, :longest], tf.int32) for name, x in inputs.items()}
 
+    one, another = (np.array([text], object) for text in ("a text", "another"))
     if pairs:
-        return [
-            Requests(
-                "",
-                {"first": STRINGS, "second": STRINGS},
-                lambda first, second: token_ids((first, second)),
-                {"first": np.array(["a text"], object), "second": np.array(["another"], object)},
-                tuple(tables),
-            )
-        ]
-    example = {"text": np.array(["a text"], object)}
-    return [Requests("", {"text": STRINGS}, lambda text: token_ids(text), example, tuple(tables))]
+        specs, example = {"first": STRINGS, "second": STRINGS}, {"first": one, "second": another}
+        return [Requests("", specs, of_pairs, example, tuple(tables))]
+    return [Requests("", {"text": STRINGS}, of_texts, {"text": one}, tuple(tables))]
+
+
+def _check_tokenizer(tokenizer, backbone):
+    """Refuses what gives other ids than those that the backbone was trained with."""
+    if not isinstance(tokenizer, Data2VecTextTokenizer):
+        raise ExportError(
+            f"A text model needs a Data2VecTextTokenizer to be served. Received: {tokenizer}. "
+            "Give the folder of a run, which has one, or another folder that has it: "
+            "preprocessing, --preprocessing."
+        )
+    size, padding = max(tokenizer.vocabulary.values()) + 1, tokenizer.pad_token_id
+    if size > backbone.vocabulary_size or padding != backbone.padding_token_id:
+        raise ExportError(
+            f"The tokenizer has {size} tokens and <pad> at {padding}; the model has "
+            f"{backbone.vocabulary_size} and {backbone.padding_token_id}. Give its own."
+        )
 
 
 def checked(texts):

@@ -4,12 +4,17 @@
 which no client can read.
 """
 
+import functools
+
 import tensorflow as tf
 
+from d2v_tf.backbones.preprocessing import SAMPLE_RATE
+from d2v_tf.exporting.requests import check_one
 from d2v_tf.exporting.resampling import RATES, resample
 
 PCM, FLOAT, EXTENSIBLE = 1, 3, 0xFFFE
 MOST = 2**30  # bytes
+TOO_LONG = "has {{}} samples at {{}} Hz, and the model takes at most {:g} seconds"
 # (format, bits) -> function of a string to float32 samples in [-1, 1].
 ENCODINGS = {
     (PCM, 8): lambda data: (_raw(data, tf.uint8) - 128) / 128,
@@ -21,44 +26,51 @@ ENCODINGS = {
 }
 
 
-def decode_wavs(wav_bytes):
+def decode_wavs(wav_bytes, longest):
     """WAV files as waveforms at 16 kHz, their channels averaged.
 
     Args:
         wav_bytes: string `[B]`. PCM of 8 to 32 bits or floats, of any rate that `resample` takes.
+        longest: int. Samples at 16 kHz that each may have at most: more are refused unread.
 
     Returns:
         (float32 `[B, N]`, padded with zeros; int32 `[B]`, how many samples each has).
     """
     places = tf.range(tf.shape(wav_bytes)[0])
     spec = tf.RaggedTensorSpec([None], tf.float32, ragged_rank=0)
-    waveforms = tf.map_fn(_decode, (places, wav_bytes), fn_output_signature=spec)
+    decode = functools.partial(_decode, longest)
+    waveforms = tf.map_fn(decode, (places, wav_bytes), fn_output_signature=spec)
     return waveforms.to_tensor(), tf.cast(waveforms.row_lengths(), tf.int32)
 
 
-def _decode(place_and_file):
+def _decode(longest, place_and_file):
     place, encoded = place_and_file
     total = tf.strings.length(encoded)
     # Zeros behind it, so that a file may end anywhere.
     padded = tf.strings.join([encoded, bytes(64)])
     is_wav = (tf.strings.substr(padded, 0, 4) == b"RIFF") & (total >= 12)
-    with _check(is_wav, place, "is no WAV file"):
+    with check_one(is_wav, place, "is no WAV file"):
         kind, channels, rate, bits, first, size = _fields(padded, total)
     keys = tf.constant([_key(*encoding) for encoding in ENCODINGS])
     known = keys == _key(kind, bits)
-    with _check(first > 0, place, "is a WAV file without a format or without samples"):
+    with check_one(first > 0, place, "is a WAV file without a format or without samples"):
         first = tf.identity(first)
-    with _check(first + size <= total, place, "is a WAV file that is cut off"):
+    with check_one(first + size <= total, place, "is a WAV file that is cut off"):
         first = tf.identity(first)
     message = "is a WAV file of format {} with {} bits and {} channels; PCM or floats are read"
-    with _check(tf.reduce_any(known) & (channels > 0), place, message, kind, bits, channels):
+    with check_one(tf.reduce_any(known) & (channels > 0), place, message, kind, bits, channels):
         first = tf.identity(first)
     rates = ", ".join(map(str, RATES))
     message = f"is a WAV file with {{}} samples a second; it may have one of {rates}"
-    with _check(tf.reduce_any(tf.equal(rate, RATES)), place, message, rate):
+    with check_one(tf.reduce_any(tf.equal(rate, RATES)), place, message, rate):
         first = tf.identity(first)
     frame = tf.maximum(channels * (bits // 8), 1)  # computed before the checks, too
-    data = tf.strings.substr(padded, first, size // frame * frame)
+    count = size // frame
+    # More than this is refused before it is decoded and resampled.
+    fits = tf.cast(count, tf.int64) * SAMPLE_RATE <= longest * tf.cast(rate, tf.int64)
+    with check_one(fits, place, TOO_LONG.format(longest / SAMPLE_RATE), count, rate):
+        first = tf.identity(first)
+    data = tf.strings.substr(padded, first, count * frame)
     decode = [lambda f=f: f(data) for f in ENCODINGS.values()]
     samples = tf.switch_case(tf.argmax(known, output_type=tf.int32), decode)
     waveform = tf.reduce_mean(tf.reshape(samples, [-1, channels]), axis=1)
@@ -67,11 +79,6 @@ def _decode(place_and_file):
 
 def _key(kind, bits):
     return kind * 2**16 + bits
-
-
-def _check(fits, place, message, *values):
-    said = tf.strings.format("example {} " + message, [place, *values])
-    return tf.control_dependencies([tf.debugging.Assert(fits, [said])])
 
 
 def _fields(padded, total):

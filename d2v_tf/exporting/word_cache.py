@@ -1,6 +1,9 @@
 """Remembers how words are split, but not endlessly many."""
 
+import keras_hub
 import tensorflow as tf
+
+from d2v_tf.exporting.requests import ExportError
 
 # A server keeps at most so many words of at most so many bytes: 100 MB with what is around them.
 MOST_WORDS, MOST_BYTES = 300_000, 64
@@ -54,9 +57,19 @@ def bounded(tokenizer):
 
     Returns:
         (tokenizer, list of TensorFlow's tables).
+
+    Raises:
+        ExportError: where KerasHub's tokenizer is made of other parts.
     """
-    copy = type(tokenizer)(dict(tokenizer.vocabulary), list(tokenizer.merges))
-    copy._maybe_initialized_tf()
-    copy.cache = WordCache(copy.cache)
-    tables = [copy.cache.table, copy.byte2unicode, copy.token_to_id_map, copy.merge_ranks]
+    # KerasHub promises none of these parts: they are those of 0.32.
+    try:
+        copy = type(tokenizer)(dict(tokenizer.vocabulary), list(tokenizer.merges))
+        copy._maybe_initialized_tf()
+        copy.cache = WordCache(copy.cache)
+        tables = [copy.cache.table, copy.byte2unicode, copy.token_to_id_map, copy.merge_ranks]
+    except AttributeError as error:
+        raise ExportError(
+            f"Texts cannot be served with keras-hub {keras_hub.__version__}: its tokenizer has "
+            f"other parts than that of 0.32 ({error}). pip install 'keras-hub==0.32.*'"
+        ) from error
     return copy, tables

@@ -24,6 +24,8 @@ class Data2VecTextClassifierPreprocessor(keras_hub.models.TextClassifierPreproce
             `max_sequence_length`; else 512.
         truncate: `"round_robin"`, which cuts the longer text of a pair first, or `"waterfall"`,
             which cuts the second. Defaults to `"round_robin"`.
+        pairs: optional bool. Whether the model was trained on pairs of texts: kept for whoever
+            serves it, and without effect here.
 
     Call: a string, a list of B strings, or a tuple of two of these for pairs; optionally followed
     by labels and sample weights, which pass through. Returns `{"token_ids": int32 [B, T],
@@ -40,10 +42,13 @@ class Data2VecTextClassifierPreprocessor(keras_hub.models.TextClassifierPreproce
     backbone_cls = Data2VecTextBackbone
     tokenizer_cls = Data2VecTextTokenizer
 
-    def __init__(self, tokenizer, sequence_length=512, truncate="round_robin", **kwargs):
+    def __init__(
+        self, tokenizer, sequence_length=512, truncate="round_robin", pairs=None, **kwargs
+    ):
         # The tokenizer has no path in Python.
         kwargs["_allow_python_workflow"] = False
         super().__init__(tokenizer, sequence_length, truncate, **kwargs)
+        self.pairs = pairs
 
     def __call__(self, *args, **kwargs):
         # KerasHub takes a lone tuple for inputs and labels. A pair of texts is no such thing.
@@ -78,6 +83,9 @@ class Data2VecTextClassifierPreprocessor(keras_hub.models.TextClassifierPreproce
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(output)
         del x["segment_ids"]  # the backbone has a single segment
         return keras.utils.pack_x_y_sample_weight(x, y, sample_weight)
+
+    def get_config(self):
+        return {**super().get_config(), "pairs": self.pairs}
 
 
 def _are_texts(value):

@@ -5,6 +5,7 @@ import os
 import yaml
 
 from d2v_tf.data.glue import glue_task
+from d2v_tf.data.reading import DataError
 
 
 def trained_on_pairs(path):
@@ -17,13 +18,16 @@ def trained_on_pairs(path):
         bool; `None` where no run of fine-tuning is there to say it.
     """
     recipe = _recipe_of(path)
-    if recipe is None:
-        return None
+    if recipe is None or recipe["modality"] != "text":
+        return None if recipe is None else False
     if recipe["task"].startswith("glue:"):
-        columns = glue_task(recipe["task"].removeprefix("glue:")).columns
+        try:
+            columns = glue_task(recipe["task"].removeprefix("glue:")).columns
+        except DataError:
+            return None
         return columns.second_sentence is not None
-    columns = (recipe.get("data") or {}).get("columns") or {}
-    return columns.get("second_sentence") is not None
+    columns = recipe["data"].get("columns")
+    return isinstance(columns, dict) and columns.get("second_sentence") is not None
 
 
 def measured_seconds(path):
@@ -36,18 +40,33 @@ def measured_seconds(path):
         float; `None` where recordings are measured whole, or no run is there to say it.
     """
     recipe = _recipe_of(path)
-    if recipe is None or recipe.get("modality") != "speech" or recipe["task"] == "ctc":
+    if recipe is None or recipe["modality"] != "speech" or recipe["task"] == "ctc":
         return None
-    return (recipe.get("data") or {}).get("max_seconds")
+    return recipe["data"].get("max_seconds")
 
 
 def _recipe_of(path):
-    """The recipe of the fine-tuning run of a path, a dict with a `task`, or `None`."""
+    """The recipe of the fine-tuning run of a path, or `None`: others' files have its name, too.
+
+    Returns:
+        dict with a str of `modality` and of `task`, and a dict of `data`.
+    """
     for folder in (path, os.path.dirname(os.path.abspath(path))):
         file = os.path.join(folder, "config.yaml")
         if os.path.isfile(file):
-            with open(file, encoding="utf-8") as opened:
-                recipe = yaml.safe_load(opened) or {}
-            is_finetuning = isinstance(recipe, dict) and isinstance(recipe.get("task"), str)
-            return recipe if is_finetuning else None
+            return _read_recipe(file)
     return None
+
+
+def _read_recipe(file):
+    try:
+        with open(file, encoding="utf-8") as opened:
+            recipe = yaml.safe_load(opened)
+    except (OSError, ValueError, yaml.YAMLError):
+        return None
+    if not isinstance(recipe, dict):
+        return None
+    recipe = {"data": {}, **recipe}
+    kinds = {"modality": str, "task": str, "data": dict}
+    fits = all(isinstance(recipe.get(key), kind) for key, kind in kinds.items())
+    return recipe if fits else None

@@ -53,6 +53,7 @@ class TextLabels(LabelledData):
                 "that the backbone takes (max_sequence_length)."
             )
         self.length = length
+        self.are_pairs = source.second_sentences is not None
         as_ids = functools.partial(tokenize, tokenizer=self.tokenizer, sequence_length=length)
         self.texts = as_ids(source)
         self.parts = {name: as_ids(part) for name, part in parts.items()}
@@ -111,7 +112,7 @@ class TextLabels(LabelledData):
     def save_preset(self, task, folder):
         """Writes the classifier, with what makes its input out of strings."""
         task.preprocessor = Data2VecTextClassifierPreprocessor(
-            self.tokenizer.in_graph(), sequence_length=self.length
+            self.tokenizer.in_graph(), sequence_length=self.length, pairs=self.are_pairs
         )
         task.compile()  # what it was trained with is no part of it
         task.save_to_preset(folder)

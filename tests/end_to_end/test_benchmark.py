@@ -79,6 +79,33 @@ def test_a_users_mistake_is_one_line(flags, message):
     assert len([line for line in done.stderr.splitlines() if line.startswith("error: ")]) == 1
 
 
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--modality=vision,text"], "several modalities or batches are only for --serving"),
+        (["--modality=vision", "--batch=1,8"], "only for --serving"),
+        (["--modality=vision,smell", "--serving"], "one of vision, speech, text"),
+        (["--modality=vision", "--batch=0"], "numbers from 1 on"),
+    ],
+)
+def test_wrong_flags(flags, message):
+    done = benchmark(*flags)
+    assert done.returncode == 1 and message in done.stderr + done.stdout
+
+
+@pytest.mark.slow  # a process, and two models each in two libraries
+def test_answers_of_several_modalities_in_one_table():
+    pytest.importorskip("torch", reason="PyTorch is not installed: pip install torch")
+    pytest.importorskip("transformers", reason="transformers is not installed")
+    flags = ["--serving", "--size=tiny", "--batch=1,2", "--steps=1"]
+    done = benchmark("--modality=vision,text", *flags)
+    assert done.returncode == 0, done.stderr
+    rows = [line for line in done.stdout.splitlines() if line.startswith("|")]
+    cells = [row.strip("| ").split(" | ") for row in rows]
+    assert [row[0] for row in cells[2:]] == ["JPEGs of 375 x 500", "2", "texts of 128 tokens", "2"]
+    assert done.stderr.count("load average") == 2
+
+
 def test_images_that_cannot_be_read_are_named(tmp_path):
     for i in range(8):
         (tmp_path / f"{i}.jpg").write_bytes(b"no image")

@@ -240,6 +240,8 @@ def test_a_task_of_glue(folder):
         *SHORT,
     )
     assert done.returncode == 0, done.stderr
+    preprocessor = json.loads((folder / "rte" / "preset" / "preprocessor.json").read_text())
+    assert preprocessor["config"]["pairs"] is True  # as a server asks it
     done = run(
         "evaluate.py",
         f"--model={folder}/rte",

@@ -17,6 +17,7 @@ CONVERTER = d2v_tf.Data2VecImageConverter(
 TEXTS = ["a cat sat on a mat", "dogs bark at night", "  the fish\t", "naïve café – 你好 🙂"]
 TOKENIZER = train_tokenizer(TEXTS * 2, 261 + 30)
 NAMES = ("cat", "dog", "fish")
+PAIRS = [("a cat", "dogs bark"), ("the fish", "a dog sat on a mat at night")]
 
 # Refuses every import but those of a machine that only serves.
 REFUSE_OURS = """
@@ -29,6 +30,11 @@ class Refuse:
 
 sys.meta_path.insert(0, Refuse())
 """
+
+
+def strings(values):
+    """What TensorFlow takes of a list of str or bytes."""
+    return np.array([v if isinstance(v, bytes) else v.encode() for v in values], object)
 
 
 def image_files():
@@ -79,8 +85,10 @@ def image_classifier():
 def audio_tagger():
     backbone = make_backbone("speech_invariant")
     model = d2v_tf.Data2VecAudioClassifier(backbone, 3, class_names=NAMES, multi_label=True)
-    model.output_dense.bias.assign([-0.2, 0.2, 0.1])
-    return model, d2v_tf.Data2VecAudioConverter()
+    converter = d2v_tf.Data2VecAudioConverter()
+    # Some tags are there and some are not, whatever the weights are.
+    model.output_dense.bias.assign(-np.mean(model(converter(waveforms())), axis=0))
+    return model, converter
 
 
 def recognizer():

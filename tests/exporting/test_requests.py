@@ -3,6 +3,7 @@
 import io
 import struct
 
+import keras_hub
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -178,7 +179,7 @@ class TestSpeech:
             ([900, 0, 600], "example 1 has 0 samples, and the model needs at least 25"),
             ([900, -3, 600], "example 1 has -3 samples"),
             ([900, 300, 901], "example 2 is shorter than its length says, 901"),
-            ([900, 300], "lengths must be one a waveform"),
+            ([900, 300], "waveform and lengths must have as many examples. Received: 3 and 2"),
         ],
     )
     def test_lengths_that_do_not_fit(self, speech, lengths, message):
@@ -207,6 +208,23 @@ class TestSpeech:
     def test_files_that_cannot_be_read(self, speech, bad, message):
         with pytest.raises(Invalid, match=message):
             speech["wav"]([wav(waveforms()[0]), bad])
+
+    def test_no_longer_than_it_was_exported_for(self):
+        backbone = recognizer()[0].backbone
+        short = {r.name: graph(r) for r in speech_requests(backbone, None, max_seconds=0.05)}
+        wave = waveforms()[0]
+        assert short[""](wave[None, :800])["waveform"].shape == (1, 800)
+        with pytest.raises(Invalid, match="example 0 has 801 samples, padding counted.* 800: 0.05"):
+            short[""](wave[None, :801])
+        with pytest.raises(Invalid, match="example 0 has 900 samples, padding counted"):
+            short["padded"](wave[None], [300])
+        for rate, longest in ((8000, 400), (11025, 551), (16000, 800), (192000, 9600)):
+            samples = np.resize(wave, longest + 1)
+            files = [wav(wave[:300]), wav(np.stack([samples[:-1]] * 2, axis=1), rate)]
+            assert short["wav"](files)["waveform"].shape[1] in (799, 800)
+            message = f"example 1 has {longest + 1} samples at {rate} Hz.* at most 0.05 seconds"
+            with pytest.raises(Invalid, match=message):
+                short["wav"]([files[0], wav(samples, rate)])
 
 
 @pytest.mark.parametrize("kind", ["images", "speech"])
@@ -291,10 +309,27 @@ class TestTexts:
                 assert ids([line])[0].numpy().tolist() == TOKENIZER.encode([line])[0]
         assert layer.cache.table.size() == 3  # and none after them
 
+    @pytest.mark.parametrize("part", ["_maybe_initialized_tf", "cache"])
+    def test_another_kerashub(self, part):
+        layer = TOKENIZER.in_graph()
+
+        class Other:
+            """A tokenizer that was made anew in a release to come."""
+
+            def __init__(self, vocabulary, merges):
+                if part == "cache":
+                    self._maybe_initialized_tf = lambda: None
+
+            vocabulary, merges = layer.vocabulary, layer.merges
+
+        message = f"with keras-hub {keras_hub.__version__}: .* no attribute '{part}'"
+        with pytest.raises(ExportError, match=message):
+            bounded(Other({}, []))
+
     def test_the_length_that_it_was_trained_with(self):
         model, tokenizer = text_model()
         model.preprocessor = d2v_tf.Data2VecTextClassifierPreprocessor(tokenizer, 6)
-        (requests,) = text_requests(model, None, pairs=True)
+        (requests,) = text_requests(model, tokenizer, pairs=True)
         got = graph(requests)([b"a cat sat on a mat"], [b"a dog"])["token_ids"]
         first, second = TOKENIZER.encode(["a cat sat on a mat", "a dog"])
         start, end = TOKENIZER.start_token_id, TOKENIZER.end_token_id

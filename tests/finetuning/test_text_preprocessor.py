@@ -109,6 +109,7 @@ def test_a_preset_brings_it_back(preprocessor, tokenizer, tmp_path):
         intermediate_dim=8,
     )
     backbone.save_to_preset(str(tmp_path))
+    preprocessor.pairs = True
     preprocessor.save_to_preset(str(tmp_path))
     expected = preprocessor((ONE, TWO))
     for reader in (
@@ -119,6 +120,7 @@ def test_a_preset_brings_it_back(preprocessor, tokenizer, tmp_path):
         assert type(loaded) is Data2VecTextClassifierPreprocessor
         assert loaded.sequence_length == 12
         assert_array_equal(loaded((ONE, TWO))["token_ids"], expected["token_ids"])
+        assert loaded.pairs is True
     shorter = Data2VecTextClassifierPreprocessor.from_preset(str(tmp_path), sequence_length=8)
     assert shorter(ONE)["token_ids"].shape == (3, 8)
     # A preset of a run has the tokenizer alone.

@@ -42,11 +42,18 @@ def models(folder):
 
 
 @pytest.fixture(scope="module")
-def ask(models):
-    """Function of a path and a body to (HTTP status, what the JSON says)."""
+def port(models):
     server = make_rest_server(models, 0)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=60)
+    yield server.server_port
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture(scope="module")
+def ask(port):
+    """Function of a path and a body to (HTTP status, what the JSON says)."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
 
     def ask(path, body=None):
         if body is not None and not isinstance(body, str | bytes):
@@ -58,8 +65,6 @@ def ask(models):
 
     yield ask
     connection.close()
-    server.shutdown()
-    server.server_close()
 
 
 @pytest.fixture(scope="module")
@@ -111,6 +116,18 @@ class TestRest:
         one["tag"] = {"b64": base64.b64encode(b"\xff").decode()}
         status, answer = predict(ask, {"signature_name": "several", "instances": [one]})
         assert status == 400 and "tag has bytes that are no text" in answer["error"]
+
+    @pytest.mark.parametrize("text", ["a", "ab", "abc"])
+    def test_base64_may_lack_its_padding(self, ask, text):
+        encoded = base64.b64encode(text.encode()).decode()
+        for said in (encoded, encoded.rstrip("=")):
+            one = {**ROWS[0], "tag": {"b64": said}}
+            _, answer = predict(ask, {"signature_name": "several", "instances": [one]})
+            assert answer["predictions"][0]["tag"] == text
+
+    def test_numbers_have_no_more_digits_than_they_need(self, ask):
+        numbers = [0.2, -1e-9, 16777216.0]  # of which the model makes 3.1, 3.0 and 8388611.0
+        assert predict(ask, {"inputs": numbers}) == (200, {"outputs": [3.1, 3.0, 8388611.0]})
 
     def test_numbers_that_json_has_not(self, ask):
         status, answer = predict(ask, '{"instances": [NaN, Infinity, -Infinity, 1e400]}')
@@ -213,13 +230,37 @@ class TestRest:
             ("/v1/models/toy/labels/stable", None, 404),
             ("/v2/models/toy", None, 404),
             ("/", None, 404),
+            ("/v1/models", None, 400),
+            ("/v1/nothing", None, 400),
             ("/v1/models/toy:predict", None, 400),
+            ("/v1/models/toy", {"instances": [1.0]}, 400),
+            ("/v1/models/toy/metadata", {"instances": [1.0]}, 400),
+            ("/v1/models/toy:other", {"instances": [1.0]}, 400),
             ("/v1/models/toy:classify", {"examples": []}, 501),
         ],
     )
     def test_what_is_not_there(self, ask, where, body, status):
         got, answer = ask(where, body)
         assert got == status and set(answer) == {"error"}
+
+    def test_a_name_may_be_quoted(self, ask):
+        assert ask("/v1/models/%74oy")[0] == 200
+
+    @pytest.mark.parametrize(
+        ("method", "status"), [("PUT", 400), ("HEAD", 400), ("DELETE", 400), ("BREW", 501)]
+    )
+    def test_other_methods_are_answered_in_json(self, port, method, status):
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+        connection.request(method, "/v1/models/toy", None if method == "HEAD" else "{}")
+        response = connection.getresponse()
+        content = response.read()
+        connection.close()
+        assert response.status == status
+        assert response.headers["Content-Type"] == "application/json"
+        if method == "HEAD":
+            assert content == b"" and int(response.headers["Content-Length"]) > 10
+        else:
+            assert set(json.loads(content)) == {"error"}
 
 
 def _raise(message):

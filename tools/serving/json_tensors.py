@@ -130,7 +130,8 @@ def _strings(name, value):
             raise invalid(f"{name} has half of a surrogate pair, which is no text.") from None
     if isinstance(value, dict) and set(value) == {"b64"} and isinstance(value["b64"], str):
         try:
-            return base64.b64decode(value["b64"], validate=True)
+            encoded = value["b64"].rstrip("=")
+            return base64.b64decode(encoded + "=" * (-len(encoded) % 4), validate=True)
         except (binascii.Error, ValueError):
             raise invalid(f"{name}: what stands under b64 is no base64.") from None
     raise invalid(f'{name} must be strings or {{"b64": ...}}. Received: {_short(value)}')
@@ -143,8 +144,11 @@ def _short(value):
 
 def _plain(name, array):
     """What `json` writes of an array; strings are text, or base64 where the name says bytes."""
+    if array.dtype.kind in "fV" and array.dtype.itemsize < 8:
+        # The fewest digits that mean the same number: 0.1, and not 0.10000000149011612.
+        return array.astype("float32").astype(str).astype("float64").tolist()
     if array.dtype.kind not in "OSU":
-        return array.astype("float32").tolist() if array.dtype.kind == "V" else array.tolist()
+        return array.tolist()
     if name.endswith("_bytes"):
         convert = lambda raw: {"b64": base64.b64encode(raw).decode()}  # noqa: E731
     else:

@@ -1,11 +1,13 @@
 """TensorFlow Serving's REST interface on this machine only.
 
-After `tensorflow_serving/g3doc/api_rest.md` of tensorflow/serving; classify and regress, which take
-`tf.Example`, are not there.
+After `tensorflow_serving/g3doc/api_rest.md` of tensorflow/serving, and of paths and statuses
+`model_servers/http_rest_api_util.cc`; classify and regress, which take `tf.Example`, are not there.
 """
 
+import http
 import json
 import re
+import urllib.parse
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from google.protobuf import json_format
@@ -13,11 +15,12 @@ from google.protobuf import json_format
 from serving.errors import ServingError, invalid
 from serving.json_tensors import read_request, write_response
 
-PATH = re.compile(
-    r"/v1/models/(?P<model>[^/:]+)"
-    r"(/versions/(?P<version>\d+)|/labels/(?P<label>[^/:]+))?"
-    r"(?P<what>:predict|:classify|:regress|/metadata)?"
-)
+MODEL = r"/v1/models/(?P<model>[^/:]+)(/versions/(?P<version>\d+)|/labels/(?P<label>[^/:]+))?"
+# What TensorFlow Serving looks for in a request; all else under /v1/ is malformed.
+PATHS = {
+    "GET": re.compile(rf"{MODEL}(?P<what>/metadata)?", re.IGNORECASE),
+    "POST": re.compile(rf"{MODEL}(?P<what>:(predict|classify|regress))", re.IGNORECASE),
+}
 MOST_BYTES = 2**28
 
 
@@ -44,7 +47,9 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self):
         if self.headers.get("Content-Length") or self.headers.get("Transfer-Encoding"):
             self.close_connection = True  # the body is not read
-        self._answer(lambda path: _get(*self._model(path), path))
+        self._answer(_get)
+
+    do_HEAD = do_PUT = do_DELETE = do_OPTIONS = do_PATCH = do_GET  # malformed, all of them
 
     def do_POST(self):
         if self.headers.get("Transfer-Encoding"):
@@ -60,22 +65,16 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(413 if size > 0 else 400, {"error": f"A body of {size} bytes is not read."})
             return
         body = self.rfile.read(size)
-        self._answer(lambda path: _post(*self._model(path), path, body))
+        self._answer(lambda model, number, what: _post(model, number, what, body))
 
-    def _model(self, path):
-        name = path["model"]
-        number = None if path["version"] is None else int(path["version"])
-        if name not in self.models or path["label"] is not None:
-            which = f"{name}, label {path['label']}" if path["label"] else name
-            raise ServingError("NOT_FOUND", f"Servable not found for request: Latest({which})")
-        return self.models[name], number
+    def send_error(self, code, message=None, explain=None):
+        """What Python's own server refuses, in JSON, too."""
+        self.close_connection = True
+        self._send(code, {"error": message or http.HTTPStatus(code).phrase})
 
     def _answer(self, function):
         try:
-            path = PATH.fullmatch(self.path.split("?")[0])
-            if path is None:
-                raise ServingError("NOT_FOUND", f"Malformed request: {self.command} {self.path}")
-            status, content = 200, function(path)
+            status, content = 200, function(*self._asked())
         except ServingError as error:
             status, content = error.http_status, {"error": error.message}
         except Exception as error:  # a server goes on
@@ -83,23 +82,43 @@ class _Handler(BaseHTTPRequestHandler):
             status, content = 500, {"error": f"internal error: {type(error).__name__}: {error}"}
         self._send(status, content)
 
+    def _asked(self):
+        """(`Model`, its version or `None`, what of it) that the request names."""
+        where = self.path.split("?")[0]
+        known = PATHS.get(self.command)
+        path = known and known.fullmatch(where)
+        if not path:
+            malformed = f"Malformed request: {self.command} {where}"
+            raise invalid(malformed) if _is_api(where) else ServingError("NOT_FOUND", malformed)
+        name = urllib.parse.unquote(path["model"])
+        number = None if path["version"] is None else int(path["version"])
+        if name not in self.models or path["label"] is not None:
+            which = f"{name}, label {path['label']}" if path["label"] else name
+            raise ServingError("NOT_FOUND", f"Servable not found for request: Latest({which})")
+        return self.models[name], number, (path["what"] or "").lower()
+
     def _send(self, status, content):
         encoded = json.dumps(content).encode()
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(encoded)))
+        if self.close_connection:
+            self.send_header("Connection", "close")
         self.end_headers()
-        self.wfile.write(encoded)
+        if self.command != "HEAD":
+            self.wfile.write(encoded)
 
     def log_request(self, *_):
         pass  # a line a request is too much
 
 
-def _get(model, number, path):
-    if path["what"] == "/metadata":
+def _is_api(where):
+    return where.lower().startswith("/v1/")
+
+
+def _get(model, number, what):
+    if what == "/metadata":
         return _metadata(model, number)
-    if path["what"]:
-        raise invalid(f"{path['what']} takes POST.")
     status = [
         {
             "version": str(version),
@@ -127,11 +146,9 @@ def _metadata(model, number):
     }
 
 
-def _post(model, number, path, body):
-    if path["what"] != ":predict":
-        raise ServingError(
-            "UNIMPLEMENTED", f"POST of {path['what'] or 'nothing'} is not there, only of :predict."
-        )
+def _post(model, number, what, body):
+    if what != ":predict":
+        raise ServingError("UNIMPLEMENTED", f"POST of {what} is not there, only of :predict.")
     try:
         content = json.loads(body)
     except (ValueError, RecursionError) as error:
