@@ -38,11 +38,13 @@ clean:
 
 # A stamp is made last, so that an interrupted install is done again.
 $(VENV)/.installed: setup.py
+	@echo "installing TensorFlow, Keras and the rest into $(VENV): some minutes, in silence"
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) --editable .
 	touch $@
 
 $(VENV)/.installed-test: setup.py
+	@echo "installing all that the tests need into $(VENV): some minutes, in silence"
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) --editable ".[test]"
 	touch $(VENV)/.installed $@

@@ -158,9 +158,9 @@ def recipe_of(modality, size):
 
 
 def print_table(result):
-    from rich.console import Console
     from rich.table import Table
 
+    from d2v_tf.console import open_console
     from d2v_tf.schema.common import COMPILERS
 
     step, with_input = result["step"], result["step_with_input"]
@@ -187,14 +187,15 @@ def print_table(result):
     table = Table.grid(padding=(0, 2))
     for name, value in rows.items():
         table.add_row(name, value)
-    Console(highlight=False, soft_wrap=True).print(table)
+    open_console().print(table)
 
 
 def print_comparison(result):
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console(highlight=False, soft_wrap=True)
+    from d2v_tf.console import open_console
+
+    console = open_console()
     shapes = ", ".join(f"{name} {shape}" for name, shape in result["batch"].items())
     rates = ", ".join(f"{name} {rate / 1e9:,.0f}" for name, rate in result["matrix_rate"].items())
     console.print(
