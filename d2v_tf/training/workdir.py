@@ -1,9 +1,9 @@
 """The folder of a run: whose it is, and whether this recipe may continue it."""
 
 import contextlib
-import fcntl
 import glob
 import os
+import re
 
 import yaml
 
@@ -11,6 +11,7 @@ from d2v_tf.config import dump_recipe, flatten
 from d2v_tf.errors import UserError
 from d2v_tf.schema.common import Group
 from d2v_tf.schema.finetune import FinetuneRecipe
+from d2v_tf.training.folder_lock import FolderInUse, hold_folder
 from d2v_tf.training.precision import resolve_precision, resolve_xla
 
 # What may change between two starts of one run: none of it changes what an update computes. XLA
@@ -59,23 +60,25 @@ def open_workdir(path, recipe, replicas=1, is_chief=True):
         WorkdirError: where another process trains there, where the folder holds checkpoints of
             another recipe, or where it cannot be written.
     """
+    if re.match("[A-Za-z][A-Za-z0-9+.-]*://", path):
+        raise WorkdirError(
+            f"--workdir={path} is an address, and a run's folder has to be one of a mounted file "
+            "system: mount the bucket or share (gcsfuse, s3fs, NFS), and give the path there."
+        )
     if not is_chief:
         yield _resolve(path, recipe, replicas)
         return
-    try:
-        os.makedirs(path, exist_ok=True)
-        lock = open(os.path.join(path, ".lock"), "w", encoding="utf-8")
-    except OSError as error:
-        raise WorkdirError(
-            f"--workdir={path} cannot be written ({error.strerror}). Choose another folder."
-        ) from error
-    with lock:
+    with contextlib.ExitStack() as held:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            os.makedirs(path, exist_ok=True)
+            held.enter_context(hold_folder(path))
+        except OSError as error:
             raise WorkdirError(
-                f"--workdir={path} is in use by another run. Wait for it to end or choose another "
-                "folder."
+                f"--workdir={path} cannot be written ({error.strerror}). Choose another folder."
+            ) from error
+        except FolderInUse as error:
+            raise WorkdirError(
+                f"--workdir={path} is in use {error}. Wait for it to end or choose another folder."
             ) from None
         recipe = _resolve(path, recipe, replicas)
         _write(os.path.join(path, "config.yaml"), recipe)
@@ -86,7 +89,8 @@ def _resolve(path, recipe, replicas):
     """The recipe as this run has it; refuses one that it was not started with."""
     config = os.path.join(path, "config.yaml")
     before = {}
-    if glob.glob(f"{glob.escape(path)}/checkpoints/*.index"):
+    # Those that are kept for good are checkpoints, too.
+    if glob.glob(f"{glob.escape(path)}/checkpoints/**/*.index", recursive=True):
         before = _with_defaults(_read(config), recipe)
     recipe = _resolve_auto(recipe, before, replicas)
     if before:
@@ -99,12 +103,18 @@ def _resolve(path, recipe, replicas):
 def _read(path):
     try:
         with open(path, encoding="utf-8") as file:
-            return flatten(yaml.safe_load(file) or {})
+            recipe = yaml.safe_load(file)
+        if isinstance(recipe, dict):
+            return flatten(recipe)
+        reason = "it holds no keys"
     except OSError as error:
-        raise WorkdirError(
-            f"{path} cannot be read ({error.strerror}), and there are checkpoints beside it. "
-            "Choose another --workdir."
-        ) from None
+        reason = error.strerror
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())[:200]
+    raise WorkdirError(
+        f"{path} cannot be read ({reason}), and there are checkpoints beside it. Put a copy of it "
+        "back, or choose another --workdir."
+    )
 
 
 def _with_defaults(before, recipe):

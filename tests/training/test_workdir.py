@@ -1,5 +1,6 @@
 """A run's folder belongs to one process and one recipe."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from d2v_tf.config import load_recipe
+from d2v_tf.training import folder_lock
 from d2v_tf.training.workdir import WorkdirError, open_workdir
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -254,3 +256,86 @@ def test_workers_leave_the_folder_to_their_chief(tmp_path):
         with open_workdir(str(tmp_path / "run"), recipe()):
             with open_workdir(str(tmp_path / "run"), recipe(), is_chief=False) as other:
                 assert other == resolved
+
+
+@pytest.mark.parametrize("path", ["gs://bucket/run", "s3://bucket/run", "hdfs://name:9000/run"])
+@pytest.mark.parametrize("is_chief", [True, False])
+def test_an_address_is_no_folder(tmp_path, monkeypatch, path, is_chief):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(WorkdirError, match=f"--workdir={path} is an address.*mounted file system"):
+        with open_workdir(path, recipe(), is_chief=is_chief):
+            pass
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("content", [b"model: {a: 1", b"", b"- 1\n", b"\xff\xfe\x00"])
+def test_a_broken_config_is_told(tmp_path, content):
+    start_run(tmp_path, recipe())
+    (tmp_path / "config.yaml").write_bytes(content)
+    told = refusal(tmp_path, recipe())
+    assert told.startswith(f"{tmp_path}/config.yaml cannot be read (") and "\n" not in told
+    assert told.endswith("Put a copy of it back, or choose another --workdir.")
+
+
+def test_a_checkpoint_that_is_kept_for_good_is_one(tmp_path):
+    start_run(tmp_path, recipe())
+    (tmp_path / "checkpoints" / "kept").mkdir()
+    (tmp_path / "checkpoints" / "step-1.index").rename(tmp_path / "checkpoints/kept/step-1.index")
+    assert "seed was 0 and is 1" in refusal(tmp_path, recipe("seed=1"))
+
+
+# A file system that cannot lock files.
+
+
+@pytest.fixture
+def no_locks(monkeypatch):
+    def flock(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(folder_lock.fcntl, "flock", flock)
+    monkeypatch.setattr(folder_lock, "BEAT", 0.02)
+    monkeypatch.setattr(folder_lock, "SILENCE", 1.0)
+
+
+def test_without_locks_a_file_holds_the_folder(tmp_path, no_locks):
+    held = tmp_path / ".lock.held"
+    with open_workdir(str(tmp_path), recipe()):
+        assert held.read_text().startswith(f"process {os.getpid()} of ")
+        told = refusal(tmp_path, recipe())
+        assert f"is in use by process {os.getpid()} of " in told and held.exists()
+    assert not held.exists()
+    with open_workdir(str(tmp_path), recipe()):
+        pass
+
+
+def test_the_file_of_a_run_that_was_killed_holds_nothing(tmp_path, no_locks):
+    held = tmp_path / ".lock.held"
+    held.write_text("process 1 of elsewhere")
+    with open_workdir(str(tmp_path), recipe()):
+        assert held.read_text().startswith(f"process {os.getpid()} of ")
+    assert [p.name for p in tmp_path.glob(".lock*")] == [".lock"]
+
+
+def test_of_two_that_clear_away_one_gets_the_folder(tmp_path, no_locks):
+    """Whose file the other had taken for that of the run that was killed."""
+    held = tmp_path / ".lock.held"
+    held.write_text("process 1 of elsewhere")
+    rename = os.rename
+
+    def meanwhile(source, target):
+        held.write_text("process 2 of elsewhere")  # the faster one's
+        rename(source, target)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(folder_lock.os, "rename", meanwhile)
+        assert "is in use by process 2 of elsewhere" in refusal(tmp_path, recipe())
+    assert held.read_text() == "process 2 of elsewhere"
+    assert sorted(p.name for p in tmp_path.glob(".lock*")) == [".lock", ".lock.held"]
+
+
+def test_another_error_of_locking_is_told(tmp_path, monkeypatch):
+    def flock(*_):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(folder_lock.fcntl, "flock", flock)
+    assert "cannot be written (Input/output error)" in refusal(tmp_path, recipe())
