@@ -256,7 +256,7 @@ def all_finite(variables):
 
 
 class Checkpointer(keras.callbacks.Callback):
-    """Saves every `every` updates and after the last one.
+    """Saves every `every` updates, before what takes long, and after the last one.
 
     Args:
         checkpoints: `Checkpoints`.
@@ -266,20 +266,23 @@ class Checkpointer(keras.callbacks.Callback):
         warn: optional callable(str). Told of a checkpoint that cannot be written, where a later one
             still may be; without it, training ends there.
         time_left: optional `TimeLeft`, told what saving takes.
+        before_probes: int. Also every so many updates, 0 = never: what follows them takes long.
     """
 
-    def __init__(self, checkpoints, start, steps, every, warn=None, time_left=None):
+    def __init__(
+        self, checkpoints, start, steps, every, warn=None, time_left=None, before_probes=0
+    ):
         super().__init__()
         self.time_left = time_left or TimeLeft(steps)
         self.checkpoints, self.warn = checkpoints, warn
         self.step = self.saved = start
-        self.steps, self.every = steps, every
+        self.steps, self.every = steps, [n for n in (every, before_probes) if n]
 
     def on_train_batch_end(self, batch, logs=None):
         self.step += 1
         if self.step == self.steps:
             self.save_now()
-        elif self.step % self.every == 0:
+        elif any(self.step % every == 0 for every in self.every):
             try:
                 self.save_now()
             except CheckpointError as error:

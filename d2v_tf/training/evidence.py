@@ -1,8 +1,8 @@
 """Evidence of learning: probes of the backbone beside the untrained one and a plain baseline."""
 
 import collections
+import contextlib
 import dataclasses
-import functools
 import os
 from collections.abc import Callable, Iterable
 
@@ -42,6 +42,10 @@ class ProbeTask:
     baseline_features: Callable
 
 
+class ProbeCut(Exception):
+    """A probe that was left because the run was asked to stop."""
+
+
 class Evidence:
     """Probes the frozen student and keeps the scores in `probes.jsonl`.
 
@@ -73,22 +77,32 @@ class Evidence:
             self._measure(task, task.baseline_features, 0, task.baseline)
         self.measure(backbone, 0, of)
 
-    def measure(self, backbone, step, of="pre-trained"):
-        """Probes the backbone after `step` updates, unless that was done before the run stopped."""
+    def measure(self, backbone, step, of="pre-trained", is_over=lambda: False):
+        """Probes the backbone after `step` updates, unless that was done before the run stopped.
+
+        Args:
+            is_over: function, asked after every batch whether to leave it; a run that goes on
+                later makes up for it.
+        """
         tasks = [task for task in self.tasks if not self._is_done(task, step, of)]
         if not tasks:
             return
-        with self.time_left.pause("probe"):
-            for task in tasks:
-                self._measure(task, functools.partial(mean_pooled_features, backbone), step, of)
 
-    def every(self, steps, start, after=None):
+        def features(dataset):
+            return mean_pooled_features(backbone, _until(dataset, is_over))
+
+        with self.time_left.pause("probe"), contextlib.suppress(ProbeCut):
+            for task in tasks:
+                self._measure(task, features, step, of)
+
+    def every(self, steps, start, after=None, is_over=lambda: False):
         """A Keras callback that measures every `steps` updates, `start` of them made before.
 
         Args:
             after: optional function of the step, called after each measurement.
+            is_over: as `measure`.
         """
-        return _MeasureEvery(self, steps, start, after)
+        return _MeasureEvery(self, steps, start, after, is_over)
 
     @property
     def best_step(self):
@@ -170,14 +184,22 @@ class Evidence:
             )
 
 
+def _until(dataset, is_over):
+    for batch in dataset:
+        yield batch
+        if is_over():
+            raise ProbeCut
+
+
 class _MeasureEvery(keras.callbacks.Callback):
-    def __init__(self, evidence, steps, start, after):
+    def __init__(self, evidence, steps, start, after, is_over):
         super().__init__()
-        self.evidence, self.steps, self.step, self.after = evidence, steps, start, after
+        self.evidence, self.steps, self.step = evidence, steps, start
+        self.after, self.is_over = after, is_over
 
     def on_train_batch_end(self, batch, logs=None):
         self.step += 1
         if self.step % self.steps == 0:
-            self.evidence.measure(self.model.student, self.step)
+            self.evidence.measure(self.model.student, self.step, is_over=self.is_over)
             if self.after is not None:
                 self.after(self.step)

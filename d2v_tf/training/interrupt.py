@@ -19,7 +19,10 @@ class Terminated(KeyboardInterrupt):
 
 
 class StopOnRequest(keras.callbacks.Callback):
-    """Lets an update end and saves before it raises; to be the last callback.
+    """Lets an update end and saves before it raises.
+
+    Of the callbacks it comes after those that keep what an update has made, and before those that
+    take long: a scheduler gives a run a minute or two.
 
     As a context manager it takes over SIGINT, after which it raises `KeyboardInterrupt`, and
     SIGTERM, after which it raises `Terminated`. A second Ctrl-C stops at once, without saving.
@@ -29,12 +32,15 @@ class StopOnRequest(keras.callbacks.Callback):
         console: `rich` console.
         anybody: optional function of whether this worker is to stop to whether any is. All workers
             call it after every update, so that all stop after the same one.
+
+    Attributes:
+        requested: the signal that asked for it, or `None`.
     """
 
     def __init__(self, save, console, anybody=bool):
         super().__init__()
         self.save, self.console, self.anybody = save, console, anybody
-        self.requested = None  # the signal
+        self.requested = None
 
     def __enter__(self):
         # Python delivers signals to its main thread, and lets no other one ask for them.
@@ -49,6 +55,24 @@ class StopOnRequest(keras.callbacks.Callback):
                 signal.signal(number, handler)
 
     def on_train_batch_end(self, batch, logs=None):
+        self.check()
+
+    def again_every(self, steps, start):
+        """A callback that looks once more every `steps` updates, after what takes long there.
+
+        Args:
+            steps: int.
+            start: int. Updates made before this fit.
+        """
+
+        def check(batch, logs=None):
+            if (start + batch + 1) % steps == 0:
+                self.check()
+
+        return keras.callbacks.LambdaCallback(on_train_batch_end=check)
+
+    def check(self):
+        """Saves and raises, where this worker or another one was asked to stop."""
         if self.anybody(self.requested is not None):
             self.save()
             # A worker that was not told itself ends as one whose machine is taken away.

@@ -231,7 +231,16 @@ def _fit(
 ):
     """Trains from update `start` to the last one."""
     callbacks, backbone = [HealthGuard(start, recipe.guard)], model.student
-    time_left, looks = evidence.time_left, None
+    time_left, looks, takes_long = evidence.time_left, None, []
+
+    def save():
+        saved = checkpointer.save_now() if replicas.is_chief else 0
+        replicas.gather(saved)  # nobody leaves before it is on disk
+
+    def anybody(requested):
+        return any(replicas.gather(requested))
+
+    stop = StopOnRequest(save, console, anybody)
     if replicas.is_chief:
 
         def counts():
@@ -248,10 +257,16 @@ def _fit(
             quiet=quiet,
         )
         checkpointer = Checkpointer(
-            checkpoints, start, recipe.steps, recipe.checkpoint_every, warn, time_left
+            checkpoints,
+            start,
+            recipe.steps,
+            recipe.checkpoint_every,
+            warn,
+            time_left,
+            before_probes=recipe.probe_every,
         )
-        pictures = Pictures(log, recipe, data, recipe.checkpoint_every, warn)
-        callbacks = [log, *callbacks, checkpointer, pictures]
+        callbacks = [log, *callbacks, checkpointer]
+        takes_long.append(Pictures(log, recipe, data, recipe.checkpoint_every, warn))
         evidence.write_to(log.writer, start)
         if profile:
             folder = os.path.join(workdir, "tensorboard")
@@ -272,24 +287,23 @@ def _fit(
         if start and start % recipe.probe_every == 0:
             evidence.measure(backbone, start)
         keep_best(start)
-        callbacks.append(evidence.every(recipe.probe_every, start, keep_best))
-
-    def save():
-        saved = checkpointer.save_now() if replicas.is_chief else 0
-        replicas.gather(saved)  # nobody leaves before it is on disk
-
-    def anybody(requested):
-        return any(replicas.gather(requested))
+        takes_long.append(
+            evidence.every(
+                recipe.probe_every, start, keep_best, is_over=lambda: stop.requested is not None
+            )
+        )
+    if recipe.probe_every:
+        takes_long.append(stop.again_every(recipe.probe_every, start))
 
     try:
-        with StopOnRequest(save, console, anybody) as stop:
+        with stop:
             model.fit(
                 replicas.distribute(functools.partial(data.batches, start)),
                 steps_per_epoch=recipe.steps - start,
                 epochs=1,
                 verbose=0,
                 shuffle=False,  # the input is shuffled by position already
-                callbacks=[*callbacks, stop],
+                callbacks=[*callbacks, stop, *takes_long],
             )
         if replicas.is_chief:
             log.say_next("probing")

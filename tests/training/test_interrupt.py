@@ -5,10 +5,16 @@ import os
 import signal
 import threading
 
+import keras
 import pytest
 from rich.console import Console
 
+from d2v_tf.config import load_recipe
+from d2v_tf.training import evidence, guard
 from d2v_tf.training.interrupt import StopOnRequest, Terminated
+from d2v_tf.training.logs import read_json_lines
+from d2v_tf.training.pretrain import pretrain
+from tests.end_to_end.test_pretrain import ROOT, TINY
 
 
 @pytest.fixture
@@ -85,3 +91,53 @@ def test_a_worker_stops_with_the_one_that_was_told_to():
     with pytest.raises(Terminated):
         stop.on_train_batch_end(1)
     assert asked == [False, False] and saved == [1]
+
+
+def test_what_takes_long_is_looked_at_twice():
+    stop = StopOnRequest(lambda: None, Console(file=io.StringIO()))
+    again = stop.again_every(4, start=6)
+    stop.requested = signal.SIGTERM
+    again.on_train_batch_end(0)  # update 7
+    with pytest.raises(Terminated):
+        again.on_train_batch_end(1)
+
+
+def test_no_probe_comes_between_sigterm_and_the_checkpoint(tmp_path, monkeypatch):
+    """Before a probe the state is saved; it does not begin after SIGTERM, and ends at one."""
+    settings = ["model.num_layers=1", "data2vec.num_target_layers=1", "data.probe_examples=40"]
+    settings += ["steps=50", "probe_every=2", "checkpoint_every=50"]
+    recipe = load_recipe(ROOT / "configs" / "pretrain" / "vision_tiny.yaml", [*TINY, *settings])
+    checkpoints, probed = tmp_path / "checkpoints", []
+    monkeypatch.setattr(evidence, "probe", lambda *_: {"knn": 0.5, "linear": 0.5})
+    monkeypatch.setattr("d2v_tf.training.pretrain.Pictures", lambda *_: keras.callbacks.Callback())
+    updates, features = guard.HealthGuard.on_train_batch_end, evidence.mean_pooled_features
+
+    def start():
+        console = Console(file=io.StringIO(), width=200)
+        with pytest.raises(Terminated):
+            pretrain(recipe, str(tmp_path), console, quiet=True)
+        return {int(path.stem.removeprefix("step-")) for path in checkpoints.glob("*.index")}
+
+    def killed_in_update(self, batch, logs=None):
+        updates(self, batch, logs)
+        if self.start + batch + 1 == 4:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(guard.HealthGuard, "on_train_batch_end", killed_in_update)
+        assert start() == {2, 4}
+
+    def slow_features(backbone, dataset):
+        """Ends after its first batch, in which SIGTERM comes, or not at all."""
+        probed.append({path.stem for path in checkpoints.glob("*.index")})
+        if len(probed) <= 2:  # of update 4, made up for: training and test examples
+            return features(backbone, dataset)
+        for _ in dataset:
+            os.kill(os.getpid(), signal.SIGTERM)
+        raise AssertionError("nobody stopped it")
+
+    monkeypatch.setattr(evidence, "mean_pooled_features", slow_features)
+    assert start() == {2, 4, 6}
+    assert "step-6" in probed[2] and len(probed) == 3
+    steps = [record["step"] for record in read_json_lines(tmp_path / "probes.jsonl")]
+    assert steps == [0, 0, 2, 4]
