@@ -1,6 +1,7 @@
 """Audio files of any rate and number of channels, as the waveforms that the backbone takes."""
 
 import os
+import stat
 
 import numpy as np
 import soundfile
@@ -11,10 +12,20 @@ from d2v_tf.data import tfio_audio
 SAMPLE_RATE = 16_000
 # A stream whose header gives no length reports an absurd one.
 MAX_FRAMES = 2**40
+# Libsndfile's number of an error that the system has given it.
+SYSTEM_ERROR = 2
 
 
 class AudioError(ValueError):
-    """Audio that cannot be used. The message says why; whoever catches it knows which file."""
+    """Audio that cannot be used. The message says why; whoever catches it knows which file.
+
+    Attributes:
+        may_pass: bool. Whether it is the file system that fails, and may do better later.
+    """
+
+    def __init__(self, message, may_pass=False):
+        super().__init__(message)
+        self.may_pass = may_pass
 
 
 def read_audio(file, min_samples=1, max_samples=None, place=0.0):
@@ -57,7 +68,7 @@ def read_audio(file, min_samples=1, max_samples=None, place=0.0):
                     first = 0
                 frames = audio.read(first + num_frames, dtype="float32", always_2d=True)[first:]
     except soundfile.SoundFileError as error:
-        raise AudioError(_explain(error)) from None
+        raise _explained(error) from None
     except MemoryError:
         raise AudioError(f"its header promises {promised} samples, too many to hold") from None
     if len(frames) < num_frames:
@@ -86,7 +97,7 @@ def audio_length(path):
         with _open(path) as audio:
             return round(audio.frames * SAMPLE_RATE / audio.samplerate)
     except soundfile.SoundFileError as error:
-        raise AudioError(_explain(error)) from None
+        raise _explained(error) from None
 
 
 def resample(waveform, rate):
@@ -108,9 +119,15 @@ def audio_reader():
 def _open(file):
     if isinstance(file, (str, os.PathLike)):
         # Libsndfile calls these "System error" and "Format not recognised".
-        if not os.path.isfile(file):
+        try:
+            found = os.stat(file)
+        except (FileNotFoundError, NotADirectoryError):
+            raise AudioError("there is no such file") from None
+        except OSError as error:
+            raise AudioError(f"it cannot be read ({error.strerror})", may_pass=True) from None
+        if not stat.S_ISREG(found.st_mode):
             raise AudioError("there is no such file")
-        if os.path.getsize(file) == 0:
+        if found.st_size == 0:
             raise AudioError("the file is empty (0 bytes)")
     audio = soundfile.SoundFile(file)
     if not 0 < audio.frames < MAX_FRAMES:
@@ -122,7 +139,8 @@ def _open(file):
     return audio
 
 
-def _explain(error):
-    """What libsndfile says, without the path, which is said elsewhere."""
+def _explained(error):
+    """What libsndfile says, without the path, which is said elsewhere: an `AudioError`."""
     reason = str(getattr(error, "error_string", error)).removeprefix("Error : ").rstrip(".")
-    return f"it is corrupt or no audio: {reason}"
+    may_pass = getattr(error, "code", None) == SYSTEM_ERROR
+    return AudioError(f"it is corrupt or no audio: {reason}", may_pass)

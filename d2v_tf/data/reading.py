@@ -1,7 +1,10 @@
 """Reading that falls over to another example where one cannot be read, and keeps the count."""
 
+import contextlib
+import contextvars
 import re
 import threading
+import time
 import zlib
 
 import tensorflow as tf
@@ -10,8 +13,24 @@ from d2v_tf.errors import UserError
 
 # Examples that one call reads: enough to make the call's own cost small.
 CHUNK = 32
-# Times that an example is read before another takes its place: file systems have bad moments.
-ATTEMPTS = 3
+# File systems have bad moments: seconds before an example is read again, and once more. Then
+# another one takes its place.
+PAUSES = (1.0, 5.0)
+ATTEMPTS = len(PAUSES) + 1
+_has_python = contextvars.ContextVar("has_python", default=True)
+
+
+@contextlib.contextmanager
+def without_python():
+    """Datasets that are made inside call no Python but to report what cannot be read.
+
+    A data service has none. Its attempts follow each other at once.
+    """
+    token = _has_python.set(False)
+    try:
+        yield
+    finally:
+        _has_python.reset(token)
 
 
 class DataError(UserError):
@@ -56,6 +75,10 @@ class BadExamples:
         """int. Distinct bad examples so far."""
         return len(self._reasons)
 
+    def knows(self, name):
+        """Whether an example was reported."""
+        return name in self._reasons
+
     def report(self, name, reason):
         """Notes that an example could not be read.
 
@@ -93,8 +116,8 @@ def read_examples(records, load, transform, bad_examples, batch_size, drop_remai
 
     TensorFlow's graphs have no try and except; `ignore_errors` on a dataset is one, and the
     positions missing from its result tell which records failed. Those, and only those, are read
-    again, and then with their next candidate. So good data costs nothing more, and position and
-    example stay tied however many files are bad.
+    again, after a pause where the file system failed, and then with their next candidate. So good
+    data costs nothing more, and position and example stay tied however many files are bad.
 
     Args:
         records: dataset of `{"position": int64, "candidates": [C]}`; positions ascend.
@@ -133,6 +156,13 @@ def read_examples(records, load, transform, bad_examples, batch_size, drop_remai
             bad_examples.report_no_replacement(name)
         return True
 
+    def pause(candidates, attempt):
+        if any(_may_pass(candidate, load) for candidate in candidates):
+            time.sleep(PAUSES[int(attempt)])
+        return True
+
+    pauses = _has_python.get()
+
     def read_chunk(chunk):
         positions, candidates = chunk["position"], chunk["candidates"]
         num_candidates = candidates.shape[1]
@@ -149,6 +179,12 @@ def read_examples(records, load, transform, bad_examples, batch_size, drop_remai
                 lambda: tf.py_function(report, [candidates[:, number], replaceable], tf.bool),
                 lambda: True,
             )
+            if pauses:
+                tf.cond(
+                    tf.reduce_any(failed) & (attempt < ATTEMPTS - 1),
+                    lambda: tf.py_function(pause, [candidates[:, number], attempt], tf.bool),
+                    lambda: True,
+                )
             rows = {name: tf.concat([rows[name], good[name]], 0) for name in good} if rows else good
             return turn + 1, positions, candidates, rows
 
@@ -168,6 +204,17 @@ def read_examples(records, load, transform, bad_examples, batch_size, drop_remai
     return chunks.rebatch(batch_size, drop_remainder=drop_remainder)
 
 
+def _may_pass(candidate, load):
+    """Whether the file system fails, and not the file: it is there, and its bytes do not come."""
+    try:
+        load(candidate)
+    except (tf.errors.NotFoundError, FileNotFoundError):
+        return False
+    except (tf.errors.OpError, OSError, ValueError):
+        return True
+    return False
+
+
 def _explain(candidate, load, transform):
     """The name of a candidate that failed, and why, found by reading it once more."""
     name = f"record {candidate.numpy()!r}"[:80]
@@ -177,7 +224,7 @@ def _explain(candidate, load, transform):
         if candidate.dtype == tf.string:  # records often have no name: tell them apart
             name += f" (CRC32 {zlib.crc32(candidate.numpy()):08x})"
         transform(example, tf.constant(0, tf.int64))
-    except (tf.errors.OpError, ValueError) as error:
+    except (tf.errors.OpError, OSError, ValueError) as error:
         return name, first_line(error)
     return name, f"it could not be read {ATTEMPTS} times, but could after that"
 

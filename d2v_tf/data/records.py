@@ -1,6 +1,7 @@
 """Sources that are read front to back: TFRecord files, of any origin or TFDS's."""
 
 import dataclasses
+import itertools
 import os
 import re
 import struct
@@ -18,6 +19,8 @@ CYCLE_LENGTH = 8
 # How TFRecord files end, as we and TFDS name them, and how those of one set are numbered.
 SHARD = re.compile(r"\.tfrecord(-\d+-of-\d+)?$")
 NUMBER = re.compile(r"-\d+(-of-\d+)?$")
+# A record is its length (8 bytes), that one's checksum (4), the content, and its checksum (4).
+CHECKED_LENGTH = 12
 # An example that cannot be read is replaced by one of the two that follow it.
 NUM_REPLACEMENTS = 2
 
@@ -174,19 +177,28 @@ def count_records(path):
     Raises:
         DataError: where the file ends inside a record.
     """
-    size = tf.io.gfile.stat(path).length
-    count = position = 0
+    ends = list(_record_ends(path))
+    if ends and ends[-1] > tf.io.gfile.stat(path).length:
+        raise DataError(
+            f"data: {path} is corrupt: it ends inside record {len(ends) - 1}, or is no TFRecord "
+            "file. Write it anew or leave it out."
+        )
+    return len(ends)
+
+
+def has_record_at(path, start):
+    """Whether a record of a file begins at this byte, by the lengths of those before it."""
+    starts = itertools.chain([0], _record_ends(path))
+    return start in itertools.takewhile(lambda place: place <= start, starts)
+
+
+def _record_ends(path):
+    """Where each record of a file ends; the last of a broken file ends behind the file."""
+    size, position = tf.io.gfile.stat(path).length, 0
     with tf.io.gfile.GFile(path, "rb") as file:
         while position < size:
             file.seek(position)
             header = file.read(8)
-            if len(header) == 8:
-                # length (8 bytes), its checksum (4), the record, its checksum (4)
-                position += 16 + struct.unpack("<Q", header)[0]
-            if len(header) < 8 or position > size:
-                raise DataError(
-                    f"data: {path} is corrupt: it ends inside record {count}, or is no TFRecord "
-                    "file. Write it anew or leave it out."
-                )
-            count += 1
-    return count
+            length = struct.unpack("<Q", header)[0] if len(header) == 8 else size
+            position += CHECKED_LENGTH + length + 4
+            yield position

@@ -4,7 +4,7 @@ import socket
 
 import tensorflow as tf
 
-from d2v_tf.data.reading import DataError
+from d2v_tf.data.reading import DataError, without_python
 
 CONNECT_SECONDS = 10.0
 
@@ -62,14 +62,19 @@ def decoded_by(services, batches):
 
         return tf.nest.map_structure(merge, *parts)
 
+    def part_of(address, num_workers, worker):
+        with without_python():
+            dataset = batches(num_workers, worker)
+        return dataset.apply(
+            tf.data.experimental.service.distribute(
+                processing_mode=tf.data.experimental.service.ShardingPolicy.OFF,
+                service=address,
+            )
+        )
+
     def served(num_workers, worker):
         parts = [
-            batches(num_workers * count, worker + num_workers * part).apply(
-                tf.data.experimental.service.distribute(
-                    processing_mode=tf.data.experimental.service.ShardingPolicy.OFF,
-                    service=address,
-                )
-            )
+            part_of(address, num_workers * count, worker + num_workers * part)
             for part, address in enumerate(services)
         ]
         return tf.data.Dataset.zip(*parts).map(put_together).prefetch(2)

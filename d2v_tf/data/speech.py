@@ -3,11 +3,13 @@
 import concurrent.futures
 import functools
 import os
+import time
 
 import numpy as np
 import tensorflow as tf
 
 from d2v_tf.backbones.preprocessing import EPSILON, normalize_waveform
+from d2v_tf.data import reading
 from d2v_tf.data.audio_files import SAMPLE_RATE, AudioError
 from d2v_tf.data.length_buckets import BucketPlan, choose_bucket_lengths
 from d2v_tf.data.reading import ATTEMPTS, DataError, read_examples
@@ -381,6 +383,8 @@ def _read_into(row, source, index, min_length, place, bad_examples):
             if attempt == ATTEMPTS - 1:
                 bad_examples.report(source.names[index], str(error))
                 return 0
+            if error.may_pass and not bad_examples.knows(source.names[index]):
+                time.sleep(reading.PAUSES[attempt])
     row[: len(waveform)] = normalize_waveform(waveform)
     return len(waveform)
 

@@ -2,6 +2,7 @@
 
 import functools
 import os
+import re
 import shutil
 import zlib
 
@@ -10,7 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from d2v_tf.config import dump_recipe
-from d2v_tf.data.reading import first_line
+from d2v_tf.data.input_errors import reason_and_node
 from d2v_tf.errors import UserError
 from d2v_tf.training.checkpoints import Checkpointer, Checkpoints
 from d2v_tf.training.evidence import Evidence
@@ -35,8 +36,12 @@ class WorkerLost(UserError):
     """Another worker of the run is gone; this one cannot go on without it."""
 
 
-# How TensorFlow says that a worker does not answer: nothing that this one did.
+# How TensorFlow says that a worker does not answer: nothing that this one did. Files and data
+# services are said to be unavailable, too.
 LOST = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.DeadlineExceededError)
+OF_WORKERS = re.compile(
+    r"collective|coordinat|/job:|/task:\d|peer|socket closed|heartbeat|barrier|connect", re.I
+)
 
 
 def pretrain(
@@ -79,10 +84,9 @@ def pretrain(
             recipe, workdir, console or Console(), published_batch_size, replicas, quiet, profile
         )
     except LOST as error:
-        if replicas.num_workers == 1:
+        reason, node = reason_and_node(error)
+        if replicas.num_workers == 1 or not OF_WORKERS.search(f"{node} {reason}"):
             raise
-        lines = [line for line in str(error).splitlines() if line.startswith("Collective")]
-        reason = lines[0] if lines else first_line(error)
         raise WorkerLost(
             f"Worker {replicas.worker} stops, for another one of the {replicas.num_workers} does "
             f"not answer ({reason}). What that one printed says why. Start all of them "

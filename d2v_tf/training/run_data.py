@@ -3,7 +3,8 @@
 import numpy as np
 import tensorflow as tf
 
-from d2v_tf.data.reading import BadExamples, DataError, first_line
+from d2v_tf.data.input_errors import explain_input
+from d2v_tf.data.reading import BadExamples, DataError
 from d2v_tf.data.records import RecordSource
 
 
@@ -27,7 +28,7 @@ class RunData:
 
     def __init__(self, recipe, warn, source):
         self.recipe, self.warn, self.source = recipe, warn, source
-        self._counters = []
+        self._counters, self._sources = [], []
         self.bad_examples = self.count_bad(source)
 
     @property
@@ -94,18 +95,16 @@ class RunData:
 
     def count_bad(self, source):
         """A `BadExamples` for a source, whose error `explain` knows."""
-        counter = BadExamples(
-            source.name, source.num_examples, max_bad=self.recipe.data.max_bad, warn=self.warn
-        )
-        self._counters.append(counter)
-        return counter
+        return self._count(source, self.warn)
 
     def count_silently(self, source):
         """A `BadExamples` for what is read once more: the run names and counts what is bad."""
-        counter = BadExamples(
-            source.name, source.num_examples, self.recipe.data.max_bad, warn=lambda _: None
-        )
+        return self._count(source, lambda _: None)
+
+    def _count(self, source, warn):
+        counter = BadExamples(source.name, source.num_examples, self.recipe.data.max_bad, warn)
         self._counters.append(counter)
+        self._sources.append(source)
         return counter
 
     def explain(self, error):
@@ -118,9 +117,7 @@ class RunData:
         for counter in self._counters:
             if counter.error is not None:
                 return counter.error
-        if isinstance(error, tf.errors.DataLossError):
-            return DataError(f"data: {self.name} is corrupt: {first_line(error)}.")
-        return error
+        return explain_input(error, self._sources) or error
 
 
 def hold_out(num_examples):

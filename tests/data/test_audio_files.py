@@ -1,13 +1,17 @@
 """Audio files: what was written comes back at 16 kHz, and what cannot be read says why."""
 
+import errno
 import io
+import os
 import tarfile
+import types
 
 import numpy as np
 import pytest
 import soundfile
 
 from d2v_tf.backbones.preprocessing import normalize_waveform
+from d2v_tf.data import audio_files
 from d2v_tf.data.audio_files import AudioError, audio_length, read_audio
 from tests.data.audio import RATE, noise, tone
 
@@ -154,3 +158,20 @@ def test_a_part_of_a_real_mp3_does_not_crackle(shared_data):
         part = read_audio(io.BytesIO(data), max_samples=RATE, place=place)
         first = int(place * (len(whole) - RATE + 1))
         np.testing.assert_allclose(part, whole[first : first + RATE], rtol=0, atol=1e-5)
+
+
+def test_what_the_file_system_says_may_pass(tmp_path, monkeypatch):
+    path = tmp_path / "a.wav"
+    path.write_bytes(b"no audio")
+    with pytest.raises(AudioError, match="no audio: Format not recognised") as caught:
+        audio_length(path)
+    assert not caught.value.may_pass
+
+    def stat(_):
+        raise OSError(errno.ESTALE, "Stale file handle")
+
+    fails = types.SimpleNamespace(stat=stat, PathLike=os.PathLike)
+    monkeypatch.setattr(audio_files, "os", fails)
+    with pytest.raises(AudioError, match="it cannot be read .Stale file handle.") as caught:
+        audio_length(path)
+    assert caught.value.may_pass

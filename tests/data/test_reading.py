@@ -1,9 +1,12 @@
 """Falling over to another candidate, against the rule written out in Python."""
 
+import types
+
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from d2v_tf.data import reading
 from d2v_tf.data.reading import CHUNK, BadExamples, DataError, read_examples
 
 NUM_RECORDS = 3 * CHUNK + 5
@@ -97,28 +100,79 @@ def test_over_the_limit_every_report_raises():
         bad.report("a.png", "broken")
 
 
-@pytest.mark.parametrize(("failures", "expected"), [(2, 1), (3, 0)])
-def test_a_read_that_fails_twice_and_then_works_costs_nothing(failures, expected):
-    """The third failure is one too many: the next candidate takes its place."""
-    reads = np.zeros(100, "int64")
+@pytest.fixture
+def pauses(monkeypatch):
+    """The pauses that are made, which take no time."""
+    made = []
+    monkeypatch.setattr(reading, "time", types.SimpleNamespace(sleep=made.append))
+    return made
+
+
+def read_three(fails, bad_examples):
+    """Reads records 0 to 2, which have 10 to 12 in reserve; `fails` of a number is an error."""
 
     def read(number):
-        reads[number] += 1
-        if number == 1 and reads[number] <= failures:
-            raise OSError("the file system is busy")
+        error = fails(number)
+        if error is not None:
+            raise error
         return number
 
     def load(number):
         number = tf.ensure_shape(tf.numpy_function(read, [number], tf.int64), [])
         return {"name": tf.strings.as_string(number), "number": number}
 
+    def view(example, _):
+        two = tf.constant(2, tf.int64)
+        with tf.control_dependencies([tf.debugging.assert_none_equal(example["number"], two)]):
+            return {"number": tf.identity(example["number"])}
+
     records = tf.data.Dataset.from_tensor_slices(
         {"position": np.arange(3), "candidates": np.array([[0, 10], [1, 11], [2, 12]])}
     )
+    return gather(read_examples(records, load, view, bad_examples, batch_size=3))["number"]
+
+
+@pytest.mark.parametrize(("moments", "read"), [(1, 1), (2, 1), (3, 11)])
+def test_a_file_system_that_fails_for_a_moment_costs_nothing(pauses, moments, read):
+    """After a second it is asked again, after five once more; then another example is read."""
     bad = BadExamples("numbers", 3, max_bad=1.0, warn=str)
-    rows = gather(
-        read_examples(records, load, lambda x, _: {"number": x["number"]}, bad, batch_size=3)
+
+    def fails(number):
+        return OSError("busy") if number == 1 and len(pauses) < moments else None
+
+    numbers = read_three(fails, bad)
+    np.testing.assert_array_equal(numbers, [0, read, 12])
+    assert pauses == [1.0, 5.0][:moments]
+    assert bad.count == 1 + (read == 11)  # 2 is never good
+
+
+def test_there_is_no_pause_for_what_no_time_mends(pauses):
+    """A file that is gone, and one whose content is wrong."""
+    bad = BadExamples("numbers", 3, max_bad=1.0, warn=str)
+    records = tf.data.Dataset.from_tensors({"position": 0, "candidates": ["/nowhere", __file__]})
+
+    def load(path):
+        return {"name": path, "encoded": tf.io.read_file(path)}
+
+    rows = read_examples(
+        records, load, lambda x, _: {"size": tf.strings.length(x["encoded"])}, bad, 1
     )
-    np.testing.assert_array_equal(rows["number"], [0, 1 if expected else 11, 2])
-    assert bad.count == 1 - expected
-    assert reads[0] == 1 and reads[2] == 1
+    assert len(gather(rows)["size"]) == bad.count == 1
+    np.testing.assert_array_equal(read_three(lambda _: None, bad), [0, 1, 12])
+    assert pauses == []
+
+
+def test_without_python_nothing_but_the_report_is_python(monkeypatch):
+    called, py_function = [], tf.py_function
+
+    def note(function, *args):
+        called.append(function.__name__)
+        return py_function(function, *args)
+
+    monkeypatch.setattr(tf, "py_function", note)
+    arguments = np.arange(4)[:, None], np.zeros(4, bool), BadExamples("numbers", 4)
+    with reading.without_python():
+        read_numbers(*arguments)
+    assert set(called) == {"report"}
+    read_numbers(*arguments)
+    assert set(called) == {"report", "pause"}

@@ -2,12 +2,15 @@
 
 import os
 import threading
+import types
 
 import numpy as np
 import pytest
 import soundfile
 import tensorflow as tf
 
+from d2v_tf.data import speech
+from d2v_tf.data.audio_files import AudioError
 from d2v_tf.data.reading import BadExamples, DataError
 from d2v_tf.data.speech import evaluation_dataset, plan_batches, pretraining_dataset
 from d2v_tf.data.speech_records import serialize_utterance
@@ -377,3 +380,26 @@ def test_datasets_share_the_threads_that_decode(folder):
     started = set(threading.enumerate()) - before
     pools = [t for t in started if not isinstance(t, threading._DummyThread)]
     assert len(pools) <= os.cpu_count()
+
+
+@pytest.mark.parametrize(
+    ("may_pass", "times", "pauses", "num_bad"),
+    [(True, 2, [1.0, 5.0], 0), (True, 3, [1.0, 5.0], 1), (False, 3, [], 1)],
+)
+def test_a_file_system_that_fails_is_asked_again(monkeypatch, may_pass, times, pauses, num_bad):
+    made, reads = [], []
+
+    def read(index, **_):
+        reads.append(index)
+        if len(reads) <= times:
+            raise AudioError("busy", may_pass)
+        return np.ones(4, "float32")
+
+    monkeypatch.setattr(speech, "time", types.SimpleNamespace(sleep=made.append))
+    source = types.SimpleNamespace(names=["a.wav"], read=read)
+    bad, row = BadExamples("files", 1, max_bad=1.0, warn=str), np.zeros(4, "float32")
+    assert speech._read_into(row, source, 0, 1, 0.0, bad) == (0 if num_bad else 4)
+    assert made == pauses and bad.count == num_bad
+    reads.clear()  # what is known to be bad costs no pause again
+    speech._read_into(row, source, 0, 1, 0.0, bad)
+    assert len(made) == len(pauses) * (1 if num_bad else 2)

@@ -145,7 +145,7 @@ def test_a_corrupt_shard_is_named_and_put_right_the_run_goes_on(tmp_path):
     settings = ["steps=10", "checkpoint_every=1"]
     done = run(*arguments, settings=settings)
     assert done.returncode == 1 and "Traceback" not in done.stderr
-    assert done.stderr.splitlines()[-1].startswith(f"error: data: tfrecord:{shards} is corrupt: ")
+    assert done.stderr.splitlines()[-1].startswith(f"error: data: {bad} is corrupt: corrupted ")
     bad.write_bytes(good)
     again = run(*arguments, settings=settings)
     assert again.returncode == 0, again.stderr
