@@ -1,12 +1,19 @@
 """Batches that other machines decode: tf.data's service, with the order of a run kept."""
 
+import contextlib
+import os
 import socket
+import sys
+import threading
+import time
 
 import tensorflow as tf
 
 from d2v_tf.data.reading import DataError, without_python
 
 CONNECT_SECONDS = 10.0
+# How often a run looks whether its services are there, and how long one may be silent, in seconds.
+LOOK_SECONDS, SILENT_SECONDS = 15.0, 60.0
 
 
 def open_services(addresses):
@@ -22,7 +29,7 @@ def open_services(addresses):
         DataError: names the address that is none, or where nobody answers.
     """
     for address in addresses:
-        host, _, port = address.removeprefix("grpc://").rpartition(":")
+        host, port = _host_and_port(address)
         known = address.startswith("grpc://") and host and port.isdecimal()
         if not known or int(port) > 65535:
             raise DataError(
@@ -30,13 +37,63 @@ def open_services(addresses):
                 "them with commas between."
             )
         try:
-            socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
+            _connect(address)
         except OSError as error:
             raise DataError(
                 f"--data_service={address}: nobody answers ({error}). Start tools/serve_data.py "
                 "there, and give the address that it prints."
             ) from None
     return tuple(addresses)
+
+
+def _host_and_port(address):
+    host, _, port = address.removeprefix("grpc://").rpartition(":")
+    return host.strip("[]"), port
+
+
+def _connect(address):
+    host, port = _host_and_port(address)
+    socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
+
+
+@contextlib.contextmanager
+def watched(services):
+    """Ends the process once one of its services has been silent for `SILENT_SECONDS`.
+
+    Whoever waits for its batches waits in TensorFlow, which asks again and again and lets neither
+    an error nor a signal through. The last checkpoint stands.
+
+    Args:
+        services: sequence of str, addresses.
+    """
+    left = threading.Event()
+    thread = threading.Thread(target=_watch, args=(services, left), daemon=True)
+    if services:
+        thread.start()
+    try:
+        yield
+    finally:
+        left.set()
+
+
+def _watch(services, left):
+    heard = dict.fromkeys(services, time.monotonic())
+    while not left.wait(LOOK_SECONDS):
+        for address in services:
+            try:
+                _connect(address)
+                heard[address] = time.monotonic()
+            except OSError as error:
+                silent = time.monotonic() - heard[address]
+                if silent >= SILENT_SECONDS and not left.is_set():
+                    print(
+                        f"error: --data_service={address}: nobody has answered for {silent:.0f} s "
+                        f"({error}). Start tools/serve_data.py there again, or leave the flag out, "
+                        "and the same command goes on from the newest checkpoint.",
+                        file=sys.stderr,
+                        flush=True,
+                    )
+                    os._exit(1)
 
 
 def decoded_by(services, batches):

@@ -12,6 +12,7 @@ from rich.markup import escape
 
 from d2v_tf.config import dump_recipe
 from d2v_tf.data.input_errors import reason_and_node
+from d2v_tf.data.service import watched
 from d2v_tf.errors import UserError
 from d2v_tf.training.checkpoints import Checkpointer, Checkpoints
 from d2v_tf.training.evidence import Evidence
@@ -300,7 +301,7 @@ def _fit(
         takes_long.append(stop.again_every(recipe.probe_every, start))
 
     try:
-        with stop:
+        with stop, watched(replicas.services):
             model.fit(
                 replicas.distribute(functools.partial(data.batches, start)),
                 steps_per_epoch=recipe.steps - start,

@@ -2,9 +2,11 @@
 
 import functools
 import io
+import json
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,7 @@ from d2v_tf.data.reading import DataError
 from d2v_tf.data.service import decoded_by, open_services
 from d2v_tf.training.modalities import modality_of
 from tests.data.images import write_tree
+from tests.end_to_end.test_pretrain import TINY
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = ROOT / "configs" / "pretrain"
@@ -90,11 +93,12 @@ def test_what_a_service_cannot_do_is_refused():
         open_data("text").check_services(["a", "b", "c"], 1)
 
 
-@pytest.mark.slow  # the process waits for a while
 def test_a_process_ends_after_its_service_is_gone():
     code = (
         "import sys, tensorflow as tf\n"
+        "from d2v_tf.data import process_end\n"
         "from d2v_tf.data.service import decoded_by, open_services\n"
+        "process_end.PATIENCE = 2\n"
         "numbers = tf.data.Dataset.range(8).repeat().batch(2, drop_remainder=True)\n"
         "served = decoded_by(open_services([sys.argv[1]]), lambda *_: numbers)(1, 0)\n"
         "iterator = iter(served)\n"
@@ -111,6 +115,40 @@ def test_a_process_ends_after_its_service_is_gone():
     service.communicate()
     reader.communicate("\n", timeout=120)
     assert reader.returncode == 0
+
+
+def test_a_run_whose_service_is_gone_ends_and_goes_on_without_it(tmp_path):
+    code = (
+        "import json, sys\n"
+        "from d2v_tf.config import load_recipe\n"
+        "from d2v_tf.data import service\n"
+        "from d2v_tf.training.pretrain import pretrain\n"
+        "from d2v_tf.training.strategy import Replicas, open_replicas\n"
+        "service.LOOK_SECONDS, service.SILENT_SECONDS = 0.2, 1.0\n"
+        "config, workdir, address, settings = sys.argv[1:]\n"
+        "replicas = Replicas(open_replicas('cpu').strategy, services=(address,))\n"
+        "pretrain(load_recipe(config, json.loads(settings)), workdir, replicas=replicas)\n"
+    )
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "cwd": ROOT}
+    tool = [sys.executable, str(ROOT / "tools" / "serve_data.py"), "--port=0"]
+    service = subprocess.Popen(tool, **{**pipes, "stderr": subprocess.DEVNULL})
+    address = service.stdout.readline().split()[-1]
+    config = str(CONFIGS / "vision_tiny.yaml")
+    settings = [*TINY, "steps=1000000", "checkpoint_every=1", "keep_checkpoints=1"]
+    settings += ["data.probe_examples=20"]
+    arguments = [config, str(tmp_path), address, json.dumps(settings)]
+    run = subprocess.Popen([sys.executable, "-c", code, *arguments], **pipes)
+    while not list(tmp_path.glob("checkpoints/*.index")):
+        assert run.poll() is None, run.communicate()
+        time.sleep(0.1)
+    service.kill()
+    service.communicate()
+    _, stderr = run.communicate(timeout=120)
+    assert run.returncode == 1
+    told = stderr.splitlines()[-1]
+    assert told.startswith(f"error: --data_service={address}: nobody has answered for ")
+    assert told.endswith("and the same command goes on from the newest checkpoint.")
+    assert list(tmp_path.glob("checkpoints/*.index"))
 
 
 def test_audio_is_refused(tmp_path):
