@@ -71,7 +71,8 @@ class SpeechData(Group):
     max_seconds: AboveZero = 20.0
     # How many lengths batches have, or these lengths in seconds.
     buckets: Annotated[int, NotBool, Field(ge=1, le=40)] | tuple[AboveZero, ...] = 4
-    # What sizes of batches are multiples of; a run's number of replicas when it starts, if auto.
+    # What sizes of batches are multiples of. If auto, the number of replicas when the run starts,
+    # and 8, 4 or 2 where that leaves out little: it may go on with another number of them.
     size_multiple: Literal["auto"] | Positive = "auto"
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import glob
+import math
 import os
 import re
 
@@ -14,9 +15,10 @@ from d2v_tf.schema.finetune import FinetuneRecipe
 from d2v_tf.training.folder_lock import FolderInUse, hold_folder
 from d2v_tf.training.precision import resolve_precision, resolve_xla
 
-# What may change between two starts of one run: none of it changes what an update computes. XLA
-# does: it draws other random numbers.
+# What may change between two starts of one run: none of it changes what an update computes, to
+# rounding and to what is dropped out. XLA does: it draws other random numbers.
 FREE_KEYS = {
+    "accumulate",
     "remat",
     "guard.after_steps",
     "guard.min_target_var",
@@ -34,6 +36,11 @@ FREE_KEYS = {
     "data.tfds_dir",
     "data.cache_dir",
 }
+
+
+# Of a batch of speech at most this part is left out, for its size to divide by MULTIPLES.
+MAX_LEFT_OUT = 1 / 8
+MULTIPLES = (8, 4, 2)
 
 
 class WorkdirError(UserError):
@@ -93,6 +100,8 @@ def _resolve(path, recipe, replicas):
     if glob.glob(f"{glob.escape(path)}/checkpoints/**/*.index", recursive=True):
         before = _with_defaults(_read(config), recipe)
     recipe = _resolve_auto(recipe, before, replicas)
+    if hasattr(recipe.data, "size_multiple"):
+        recipe = _resolve_batch_sizes(config, recipe, before, replicas)
     if before:
         if not _is_finetuning(recipe):  # weights are read once, at the start
             recipe = recipe.model_copy(update={"init": before["init"]})
@@ -142,14 +151,42 @@ def _resolve_auto(recipe, before, replicas):
         precision = resolve_precision(before.get("precision", "auto"), replicas)
     if xla == "auto":
         xla = resolve_xla(before.get("xla", "auto"))
-    recipe = recipe.model_copy(update={"precision": precision, "xla": xla})
-    if getattr(recipe.data, "size_multiple", None) != "auto":
-        return recipe
-    if before.get("data.size_multiple") == "auto":  # a run older than the key
-        before["data.size_multiple"] = 1
-    multiple = before.get("data.size_multiple", replicas)
+    return recipe.model_copy(update={"precision": precision, "xla": xla})
+
+
+def _resolve_batch_sizes(path, recipe, before, replicas):
+    """Batches of speech have the sizes that they began with, whatever computes them now.
+
+    Else the batches of an epoch would be others, and some of its examples come twice. Sizes are
+    multiples of `accumulate` times `data.size_multiple`.
+    """
+    multiple = recipe.data.size_multiple
+    if before:
+        if before["data.size_multiple"] == "auto":  # a run older than the key
+            before["data.size_multiple"] = 1
+        parts = before["accumulate"] * before["data.size_multiple"]
+        if multiple == "auto":
+            multiple = max(1, parts // recipe.accumulate)
+        if multiple * recipe.accumulate != parts:
+            raise WorkdirError(
+                f"{path} is of a run whose batches have multiples of {parts} utterances, and with "
+                f"accumulate={recipe.accumulate} and data.size_multiple={multiple} they would be "
+                f"of {multiple * recipe.accumulate}. Choose an accumulate that divides {parts}."
+            )
+        before["data.size_multiple"] = multiple
+    elif multiple == "auto":
+        multiple = _size_multiple(recipe, replicas)
     data = recipe.data.model_copy(update={"size_multiple": multiple})
     return recipe.model_copy(update={"data": data})
+
+
+def _size_multiple(recipe, replicas):
+    """Of the replicas, and of 2, 4 or 8: the run may go on with another number of them."""
+    for more in MULTIPLES:
+        multiple = math.lcm(replicas, more)
+        if (multiple * recipe.accumulate - 1) / recipe.batch_size <= MAX_LEFT_OUT:
+            return multiple
+    return replicas
 
 
 def _check(path, recipe, before):

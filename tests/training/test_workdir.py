@@ -139,6 +139,7 @@ def test_a_list_and_an_empty_value_count_as_changes(tmp_path):
 @pytest.mark.parametrize(
     "override",
     [
+        "accumulate=2",
         "log_every=3",
         "checkpoint_every=7",
         "keep_checkpoints=9",
@@ -161,7 +162,7 @@ def test_what_no_update_depends_on_may_change(tmp_path, override):
 
 @pytest.mark.parametrize(
     "override",
-    ["steps=200", "seed=1", "batch_size=64", "accumulate=2", "precision=float32", "xla=false"],
+    ["steps=200", "seed=1", "batch_size=64", "precision=float32", "xla=false"],
 )
 def test_what_an_update_depends_on_may_not(tmp_path, override):
     start_run(tmp_path, recipe("precision=bfloat16", "xla=true"))
@@ -234,19 +235,48 @@ def speech(*overrides):
     return load_recipe(ROOT / "configs" / "pretrain" / "speech_tiny.yaml", list(overrides))
 
 
+def speech_run(path, *overrides, replicas=1):
+    with open_workdir(str(path), speech(*overrides), replicas=replicas) as started:
+        (path / "checkpoints").mkdir(exist_ok=True)
+        (path / "checkpoints" / "step-1.index").write_text("")
+    return started.accumulate, started.data.size_multiple
+
+
 def test_batches_keep_their_sizes_on_another_number_of_replicas(tmp_path):
     """Else the batches of an epoch would be others, and some of its examples come twice."""
-    with open_workdir(str(tmp_path), speech(), replicas=4) as started:
-        (tmp_path / "checkpoints").mkdir()
-        (tmp_path / "checkpoints" / "step-1.index").write_text("")
-    assert started.data.size_multiple == 4
-    with open_workdir(str(tmp_path), speech(), replicas=2) as continued:
-        assert continued.data.size_multiple == 4
+    assert speech_run(tmp_path, replicas=4) == (1, 4)
+    assert speech_run(tmp_path, replicas=2) == (1, 4)
+    # Half of the replicas, each with as many utterances at a time as before.
+    assert speech_run(tmp_path, "accumulate=2", replicas=2) == (2, 2)
+    assert speech_run(tmp_path, "accumulate=4", replicas=1) == (4, 1)
+    assert speech_run(tmp_path, replicas=4) == (1, 4)
+    told = refusal(tmp_path, speech("accumulate=8"))
+    assert "batches have multiples of 4 utterances, and with accumulate=8" in told
+    assert told.endswith("they would be of 8. Choose an accumulate that divides 4.")
+    assert "multiples of 4" in refusal(tmp_path, speech("data.size_multiple=8"))
     # A run older than the key had batches of any size.
     config = tmp_path / "config.yaml"
     config.write_text(config.read_text().replace("  size_multiple: 4\n", ""))
-    with open_workdir(str(tmp_path), speech(), replicas=2) as continued:
-        assert continued.data.size_multiple == 1
+    assert speech_run(tmp_path, replicas=2) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "accumulate", "replicas", "multiple"),
+    [
+        (189, 1, 1, 8),  # the paper's: 184 utterances
+        (189, 1, 3, 24),
+        (16, 1, 1, 2),  # 4 could leave out 3 of 16
+        (16, 1, 8, 8),  # as the replicas need it
+        (190, 2, 1, 8),
+        (40, 4, 1, 1),
+        (6, 1, 1, 1),
+    ],
+)
+def test_a_run_of_one_replica_may_go_on_with_more(
+    tmp_path, batch_size, accumulate, replicas, multiple
+):
+    settings = f"batch_size={batch_size}", f"accumulate={accumulate}"
+    assert speech_run(tmp_path, *settings, replicas=replicas)[1] == multiple
 
 
 def test_workers_leave_the_folder_to_their_chief(tmp_path):
