@@ -1,23 +1,22 @@
 """Which devices and processes a run is computed on."""
 
+import contextlib
 import dataclasses
+import faulthandler
 import functools
 import json
 import os
-import re
+import select
+import sys
 
 import tensorflow as tf
 
 from d2v_tf.data.service import decoded_by
-from d2v_tf.errors import UserError
+from d2v_tf.training.cluster import StrategyError, read_cluster
 
 STRATEGIES = ("auto", "cpu", "mirrored", "multiworker", "tpu")
-# A job's workers meet at this port and up, each job at others: two may share a node.
-SLURM_PORTS = 20_000, 20_000
-
-
-class StrategyError(UserError):
-    """Devices or processes that are not there, with what to do about it."""
+# Seconds that a worker waits for the others before it gives up.
+WAIT_SECONDS = 600.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,7 +126,7 @@ def check_one_shape(dataset):
             )
 
 
-def open_replicas(name="auto", environ=os.environ):
+def open_replicas(name="auto", environ=os.environ, say=print):
     """Finds the devices and processes of a run. To be called before TensorFlow computes anything.
 
     Args:
@@ -137,9 +136,11 @@ def open_replicas(name="auto", environ=os.environ):
             Slurm names, each with all GPUs that it sees. `"tpu"`: the TPU of this machine, or
             `"tpu:ADDRESS"`.
         environ: dict of environment variables, with `TF_CONFIG` or Slurm's.
+        say: function of a line, told whom this process waits for.
 
     Returns:
-        `Replicas`.
+        `Replicas`. A worker whose others do not come ends its process after `WAIT_SECONDS`, and
+        says so: it waits in TensorFlow, which lets no error through.
 
     Raises:
         StrategyError: where that is not there.
@@ -152,7 +153,7 @@ def open_replicas(name="auto", environ=os.environ):
     if kind == "tpu":
         return Replicas(_tpu(address))
     if kind == "multiworker":
-        return _multiworker(environ)
+        return _multiworker(environ, say)
     try:
         if kind == "cpu":
             tf.config.set_visible_devices([], "GPU")
@@ -178,13 +179,12 @@ def open_replicas(name="auto", environ=os.environ):
 
 def _tpu(address):
     where = address or "local"
-    missing = StrategyError(
-        f"--strategy=tpu: no TPU at {where}. On a TPU VM, install tensorflow-tpu (its newest is "
-        "2.20) in place of tensorflow; for a TPU elsewhere give its name or grpc:// address: "
-        "--strategy=tpu:ADDRESS."
-    )
     if not address and not tf.config.list_physical_devices("TPU"):
-        raise missing
+        raise StrategyError(
+            "--strategy=tpu: no TPU at local. On a TPU VM, install tensorflow-tpu (its newest is "
+            "2.20) in place of tensorflow; for a TPU elsewhere give its name or grpc:// address: "
+            "--strategy=tpu:ADDRESS."
+        )
     try:
         resolver = tf.distribute.cluster_resolver.TPUClusterResolver(tpu=where)
         if address:
@@ -192,94 +192,65 @@ def _tpu(address):
         tf.tpu.experimental.initialize_tpu_system(resolver)
         return tf.distribute.TPUStrategy(resolver)
     except (tf.errors.OpError, ValueError, RuntimeError) as error:
-        raise missing from error
+        raise StrategyError(
+            f"--strategy=tpu: the TPU at {where} cannot be used ({_first_line(error)}). If another "
+            "process has it, end that one; if it is elsewhere, check its name or grpc:// address."
+        ) from error
 
 
-def _multiworker(environ):
-    cluster, job, index = _read_cluster(environ)
+def _multiworker(environ, say):
+    cluster, job, index = read_cluster(environ)
     addresses = cluster.get("chief", []) + cluster.get("worker", [])
     if len(addresses) == 1:
         return open_replicas("auto")
     worker = index if job == "chief" else len(cluster.get("chief", [])) + index
     task = {"cluster": cluster, "task": {"type": job, "index": index}}
     os.environ["TF_CONFIG"] = json.dumps(task)  # where TensorFlow looks for it
+    others = ", ".join(addresses[:worker] + addresses[worker + 1 :])
+    say(f"worker {worker} of 0 to {len(addresses) - 1} waits for the others, at {others}")
+    sys.stdout.flush()  # a file, as Slurm has it, would not show it while it counts
     try:
-        strategy = tf.distribute.MultiWorkerMirroredStrategy()
+        with _ends_unless_left(
+            f"--strategy=multiworker: worker {worker} has waited {WAIT_SECONDS / 60:g} minutes for "
+            f"the others, at {others}. See what they printed, and that these addresses can be "
+            "reached from here; then start all of them anew."
+        ):
+            strategy = tf.distribute.MultiWorkerMirroredStrategy()
     except (tf.errors.OpError, RuntimeError, ValueError) as error:
         raise StrategyError(
             f"--strategy=multiworker: worker {worker} cannot listen at {addresses[worker]} or meet "
-            f"the {len(addresses) - 1} others ({str(error).splitlines()[0]}). Check that the "
-            "addresses and ports are free and reachable."
+            f"the {len(addresses) - 1} others ({_first_line(error)}). Check that the addresses and "
+            "ports are free and reachable."
         ) from error
     return Replicas(strategy, len(addresses), worker)
 
 
-def _read_cluster(environ):
-    """(cluster, job, index) as in `TF_CONFIG`, from there or from Slurm's variables."""
-    if "TF_CONFIG" in environ:
-        try:
-            config = json.loads(environ["TF_CONFIG"])
-            cluster, task = config["cluster"], config["task"]
-            job, index = task["type"], int(task["index"])
-            cluster[job][index]
-            if index < 0 or set(cluster) - {"chief", "worker"}:
-                raise KeyError
-            return cluster, job, index
-        except (ValueError, KeyError, IndexError, TypeError):
-            raise StrategyError(
-                f"--strategy=multiworker: TF_CONFIG is {environ['TF_CONFIG'][:200]!r}. Expected "
-                '{"cluster": {"worker": ["host:port", ...]}, "task": {"type": "worker", '
-                '"index": 0}}, the index another in every process.'
-            ) from None
-    try:
-        hosts = expand_hosts(environ["SLURM_STEP_NODELIST"])
-        tasks = _expand_counts(environ["SLURM_STEP_TASKS_PER_NODE"])
-        rank, job_id = int(environ["SLURM_PROCID"]), int(environ["SLURM_JOB_ID"])
-    except (KeyError, ValueError) as error:
-        raise StrategyError(
-            "--strategy=multiworker: neither TF_CONFIG nor Slurm says which processes train "
-            f"together ({type(error).__name__}: {error}). Start it by srun, or set TF_CONFIG."
-        ) from None
-    port = SLURM_PORTS[0] + job_id % SLURM_PORTS[1]
-    addresses = [
-        f"{host}:{port + task}"
-        for host, count in zip(hosts, tasks, strict=True)
-        for task in range(count)
-    ]
-    return {"worker": addresses}, "worker", rank
+@contextlib.contextmanager
+def _ends_unless_left(message):
+    """Ends the process with a message after `WAIT_SECONDS`, unless the context is left before.
 
-
-def expand_hosts(text):
-    """The hosts of a Slurm list: `"gpu[08-10,12],login"` -> gpu08, gpu09, gpu10, gpu12, login.
-
-    Raises:
-        ValueError: for text that is none.
+    Inside, TensorFlow keeps Python's lock and takes SIGTERM to itself. So another process speaks,
+    and `faulthandler`, which needs no lock, ends this one.
     """
-    hosts = []
-    for name in re.findall(r"(?:[^,\[\]]|\[[^\]]*\])+", text):
-        names = [""]
-        for plain, ranges in re.findall(r"([^\[]+)|\[([^\]]*)\]", name):
-            parts = [plain] if plain else _expand_ranges(ranges)
-            names = [start + part for start in names for part in parts]
-        hosts += names
-    if not hosts:
-        raise ValueError(f"no hosts in {text!r}")
-    return hosts
+    source, sink = os.pipe()
+    child = os.fork()
+    if not child:
+        os.close(sink)
+        if not select.select([source], [], [], WAIT_SECONDS)[0]:
+            os.write(2, f"error: {message}\n".encode())
+        os._exit(0)
+    os.close(source)
+    try:
+        with open(os.devnull, "w") as nothing:
+            faulthandler.dump_traceback_later(WAIT_SECONDS + 1, exit=True, file=nothing)
+            try:
+                yield
+            finally:
+                faulthandler.cancel_dump_traceback_later()
+    finally:
+        os.close(sink)
+        os.waitpid(child, 0)
 
 
-def _expand_ranges(text):
-    numbers = []
-    for part in text.split(","):
-        first, _, last = part.partition("-")
-        numbers += [
-            str(number).zfill(len(first)) for number in range(int(first), int(last or first) + 1)
-        ]
-    return numbers
-
-
-def _expand_counts(text):
-    """Tasks of each node: `"2(x3),1"` -> 2, 2, 2, 1."""
-    counts = []
-    for count, times in re.findall(r"(\d+)(?:\(x(\d+)\))?", text):
-        counts += [int(count)] * int(times or 1)
-    return counts
+def _first_line(error):
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]

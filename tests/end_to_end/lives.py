@@ -4,6 +4,7 @@ A life starts in a second or two instead of ten, which lets a test have twenty o
 must not have started before the fork, so the process that forks trains nothing itself.
 """
 
+import functools
 import json
 import os
 import signal
@@ -54,7 +55,8 @@ def live(recipe, workdir, output, cluster=None, worker=0, dies_unnamed=False, ea
                 if cluster:
                     task = {"type": "worker", "index": worker}
                     config = json.dumps({"cluster": {"worker": cluster}, "task": task})
-                    replicas = open_replicas("multiworker", {"TF_CONFIG": config})
+                    say = functools.partial(print, file=file)
+                    replicas = open_replicas("multiworker", {"TF_CONFIG": config}, say)
                 console = Console(file=file, width=300)
                 pretrain(load_recipe(*recipe), workdir, console, replicas=replicas)
                 status = 0

@@ -1,20 +1,18 @@
 """Which devices a run gets, and what is said where they are not there."""
 
 import json
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from d2v_tf.training import strategy
-from d2v_tf.training.strategy import (
-    Replicas,
-    StrategyError,
-    check_one_shape,
-    expand_hosts,
-    open_replicas,
-    split_rows,
-)
+from d2v_tf.training import cluster, strategy
+from d2v_tf.training.cluster import StrategyError, expand_hosts
+from d2v_tf.training.strategy import Replicas, check_one_shape, open_replicas, split_rows
+from tests.end_to_end.lives import free_addresses
 
 SLURM = {
     "SLURM_STEP_NODELIST": "gpu[2,10]",
@@ -113,9 +111,117 @@ def test_slurm_names_the_workers(opened):
     replicas = open_replicas("multiworker", SLURM)
     assert (replicas.num_workers, replicas.worker) == (3, 2)
     assert opened["config"] == {
-        "cluster": {"worker": ["gpu2:23456", "gpu2:23457", "gpu10:23456"]},
+        "cluster": {"worker": ["gpu2:29024", "gpu2:29025", "gpu10:29024"]},
         "task": {"type": "worker", "index": 2},
     }
+
+
+@pytest.mark.parametrize("tasks", ["1", "16", "17"])
+def test_jobs_that_share_a_node_meet_at_other_ports(tasks):
+    """All of them below those that Linux gives away."""
+    ports = []
+    for job in range(4_194_300, 4_195_300):
+        slurm = {"SLURM_STEP_NODELIST": "a,b", "SLURM_STEP_TASKS_PER_NODE": f"{tasks}(x2)"}
+        slurm["SLURM_PROCID"] = "1"
+        found, *_ = cluster.read_cluster({**SLURM, **slurm, "SLURM_JOB_ID": str(job)})
+        ports.append([int(address.split(":")[1]) for address in found["worker"]])
+    for last, one in zip(ports, ports[1:], strict=False):
+        assert not set(last) & set(one)
+    assert min(map(min, ports)) >= 20_000 and max(map(max, ports)) < 32_768
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"SLURMD_NODENAME": "gpu2"}, "task 2 runs on gpu2, and is expected on gpu10"),
+        ({"SLURM_DISTRIBUTION": "cyclic:block"}, "task 2 runs on gpu10, and is expected on gpu10"),
+    ],
+)
+def test_tasks_that_do_not_fill_nodes_are_refused(opened, wrong, told):
+    found = refusal("multiworker", {**SLURM, **wrong})
+    assert told in found and found.endswith("Start it by srun --distribution=block.")
+    right = {"SLURMD_NODENAME": "gpu10", "SLURM_DISTRIBUTION": "block:cyclic"}
+    assert open_replicas("multiworker", {**SLURM, **right}, say=str).worker == 2
+    one_each = {"SLURM_STEP_TASKS_PER_NODE": "1(x2)", "SLURM_PROCID": "1"}
+    cyclic = {**SLURM, **one_each, "SLURM_DISTRIBUTION": "cyclic"}
+    assert open_replicas("multiworker", cyclic, say=str).worker == 1
+
+
+@pytest.fixture
+def gpus(monkeypatch):
+    """Eight GPUs of a machine, and those that are left visible."""
+    left = [[f"GPU:{i}" for i in range(8)]]
+    monkeypatch.setattr(cluster.tf.config, "list_physical_devices", lambda kind: left[0])
+    monkeypatch.setattr(cluster.tf.config, "set_visible_devices", lambda g, _: left.append(g))
+    return left
+
+
+FOUR = {"SLURM_STEP_NODELIST": "a,b", "SLURM_STEP_TASKS_PER_NODE": "4(x2)", "SLURM_PROCID": "6"}
+
+
+def test_tasks_that_see_the_same_gpus_share_them(opened, gpus):
+    open_replicas("multiworker", {**SLURM, **FOUR, "SLURM_GPUS_ON_NODE": "8"}, say=str)
+    assert gpus[1:] == [["GPU:4", "GPU:5"]]  # the third task of its node
+    three = {**SLURM, **FOUR, "SLURM_STEP_TASKS_PER_NODE": "3(x2)", "SLURM_PROCID": "0"}
+    assert "3 tasks of a node see the same 8 GPUs and cannot share them" in refusal(
+        "multiworker", three
+    )
+
+
+@pytest.mark.parametrize(
+    "own",
+    [
+        {"SLURM_GPUS_PER_TASK": "8"},
+        {"SLURM_GPUS_ON_NODE": "32"},  # what this task sees is less
+        {"SLURM_STEP_TASKS_PER_NODE": "1(x2)", "SLURM_PROCID": "1"},
+    ],
+)
+def test_a_task_with_gpus_of_its_own_keeps_them(opened, gpus, own):
+    open_replicas("multiworker", {**SLURM, **FOUR, **own}, say=str)
+    assert gpus[1:] == []
+
+
+def test_whom_a_worker_waits_for_is_said_before_it_waits(opened):
+    said = []
+    open_replicas("multiworker", tf_config(1, worker=["a:1", "b:2", "c:3"]), said.append)
+    assert said == ["worker 1 of 0 to 2 waits for the others, at a:1, c:3"]
+
+
+def test_a_worker_whose_others_do_not_come_ends():
+    """A process of its own: it waits inside of TensorFlow, where no signal reaches it."""
+    code = (
+        "import os\n"
+        "from d2v_tf.training import strategy\n"
+        "strategy.WAIT_SECONDS = 0.5\n"
+        "strategy.open_replicas('multiworker', os.environ)\n"
+    )
+    mine, other = free_addresses(2)
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, **tf_config(0, worker=[mine, other])},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stdout == f"worker 0 of 0 to 1 waits for the others, at {other}\n"
+    told = f"worker 0 has waited 0.00833333 minutes for the others, at {other}. See what they "
+    assert f"error: --strategy=multiworker: {told}" in done.stderr
+
+
+def test_a_tpu_that_another_process_has_says_so(monkeypatch):
+    def busy(tpu):
+        raise RuntimeError("libtpu.so is already in use by process with pid 7\nmore")
+
+    resolver = strategy.tf.distribute.cluster_resolver
+    monkeypatch.setattr(strategy.tf.config, "list_physical_devices", lambda kind: ["TPU:0"])
+    monkeypatch.setattr(resolver, "TPUClusterResolver", busy)
+    assert refusal("tpu") == (
+        "--strategy=tpu: the TPU at local cannot be used (libtpu.so is already in use by process "
+        "with pid 7). If another process has it, end that one; if it is elsewhere, check its name "
+        "or grpc:// address."
+    )
 
 
 @pytest.mark.parametrize(
