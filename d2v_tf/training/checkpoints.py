@@ -1,5 +1,6 @@
 """Checkpoints from which a run continues as if it had never stopped."""
 
+import errno
 import functools
 import glob
 import os
@@ -65,8 +66,10 @@ class Checkpoints:
     def manager(self):
         """What writes; made when something is saved, so that restoring changes no file."""
         _drop_broken_list(self.folder)
+        _sweep(self.folder)
+        # It removes the oldest before the newest is on disk: it is left one more, which goes later.
         return tf.train.CheckpointManager(
-            self.checkpoint, self.folder, max_to_keep=self.keep, checkpoint_name="step"
+            self.checkpoint, self.folder, max_to_keep=self.keep + 1, checkpoint_name="step"
         )
 
     def save(self, step):
@@ -82,6 +85,7 @@ class Checkpoints:
             return None
         try:
             path = self.manager.save(checkpoint_number=step)
+            _put_on_disk(path)
         except (tf.errors.OpError, OSError) as error:
             if not os.path.exists(os.path.join(self.folder, f"step-{step}.index")):
                 _remove(self.folder, step)
@@ -92,7 +96,7 @@ class Checkpoints:
             ) from error
         if self.keep_every and step % self.keep_every == 0:
             self._keep_for_good(path)
-        for old in sorted(_saved_in(self.folder), reverse=True)[self.keep :]:
+        for old in sorted(_saved_in(self.folder))[: -self.keep]:
             if old < step:  # also those that TensorFlow has forgotten
                 _remove(self.folder, old)
         return path
@@ -117,6 +121,7 @@ class Checkpoints:
                 except OSError:  # not every file system has links
                     shutil.copyfile(file, temporary)
                 os.replace(temporary, target)
+            _put_on_disk(os.path.join(kept, os.path.basename(path)))
         except OSError as error:
             for part in glob.glob(f"{glob.escape(kept)}/*.tmp"):
                 os.remove(part)
@@ -127,10 +132,11 @@ class Checkpoints:
 
     def _paths(self):
         """All checkpoints, newest first."""
-        # What is listed and gone is passed over, and said so.
+        # What is listed and gone is passed over, and said so; but the list has one more than stay.
+        saved = _saved_in(self.folder)
         listed = {_step_of(path): path for path in _listed_in(self.folder) or ()}
-        kept = _saved_in(os.path.join(self.folder, "kept"))
-        found = {**listed, **kept, **_saved_in(self.folder)}
+        gone = {step: path for step, path in listed.items() if step > min(saved, default=0)}
+        found = {**gone, **_saved_in(os.path.join(self.folder, "kept")), **saved}
         return [path for _, path in sorted(found.items(), reverse=True)]
 
     def restore(self):
@@ -199,6 +205,30 @@ def _remove(folder, step):
     # The index comes first: without it a checkpoint does not count.
     for part in sorted(glob.glob(f"{glob.escape(folder)}/step-{step}[._]*"), reverse=True):
         shutil.rmtree(part) if os.path.isdir(part) else os.remove(part)
+
+
+def _put_on_disk(path):
+    """Waits until a checkpoint's files and their names would outlast a power cut."""
+    for file in [*glob.glob(f"{glob.escape(path)}.*"), os.path.dirname(path)]:
+        number = os.open(file, os.O_RDONLY)
+        try:
+            os.fsync(number)
+        except OSError as error:
+            if error.errno != errno.EINVAL:  # a file system that keeps no folders
+                raise
+        finally:
+            os.close(number)
+
+
+def _sweep(folder):
+    """Removes what runs that were killed while saving have left."""
+    whole = _saved_in(folder)
+    for part in glob.glob(f"{glob.escape(folder)}/step-*"):
+        found = re.search(r"/step-(\d+)(_temp|\.data)", part)
+        if found and (found.group(2) == "_temp" or int(found.group(1)) not in whole):
+            shutil.rmtree(part) if os.path.isdir(part) else os.remove(part)
+    for part in glob.glob(f"{glob.escape(folder)}/kept/*.tmp"):
+        os.remove(part)
 
 
 def _listed_in(folder):

@@ -464,6 +464,46 @@ def test_a_full_disk_leaves_the_checkpoints_before(saved, no_room):
     assert_same_state(state(other), states[3])
 
 
+def test_what_killed_runs_have_left_is_swept_away(saved):
+    """Before something is saved: a report that reads the folder changes nothing."""
+    folder, _ = saved
+    (folder / "step-4_temp").mkdir()
+    (folder / "step-4_temp" / "part-00000-of-00001.data-00000-of-00001").write_bytes(b"half")
+    (folder / "step-9.data-00000-of-00001").write_bytes(b"its index was not written")
+    (folder / "kept").mkdir()
+    (folder / "kept" / "step-2.index.tmp").write_bytes(b"")
+    (folder / "step-notes.txt").write_text("not ours")
+    checkpoints = Checkpoints(str(folder), new_model(seed=2))
+    assert checkpoints.restore() == (3, [])
+    assert (folder / "step-4_temp").exists()
+    checkpoints.save(4)
+    files = {p.name for p in folder.iterdir()}
+    steps = [f"step-{n}.{part}" for n in (2, 3, 4) for part in ("index", "data-00000-of-00001")]
+    assert files == {"checkpoint", "kept", "step-notes.txt", *steps}
+    assert not list((folder / "kept").iterdir())
+    for step in (2, 3, 4):
+        garble_data(*files_of(folder, step))
+    with pytest.raises(CheckpointError, match="None of the 3 checkpoints"):  # 1 is past
+        Checkpoints(str(folder), new_model(seed=2)).restore()
+
+
+def test_older_ones_go_when_the_newest_is_on_disk(tmp_path, monkeypatch):
+    synced, fsync = [], os.fsync
+
+    def note(number):
+        synced.append(os.path.basename(os.readlink(f"/proc/self/fd/{number}")))
+        assert {p.stem for p in tmp_path.glob("*.index")} >= {"step-1", "step-2"}
+        fsync(number)
+
+    checkpoints = Checkpoints(str(tmp_path), new_model(seed=1), keep=2)
+    for step in (1, 2):
+        checkpoints.save(step)
+    monkeypatch.setattr(os, "fsync", note)
+    checkpoints.save(3)
+    assert set(synced) == {"step-3.index", "step-3.data-00000-of-00001", tmp_path.name}
+    assert {p.stem for p in tmp_path.glob("*.index")} == {"step-2", "step-3"}
+
+
 class FullDisk:
     """Stands for `Checkpoints` on a disk that is full until a step."""
 
