@@ -26,9 +26,11 @@ def find_folder(path):
         if os.path.isfile(os.path.join(folder, "config.json")):
             return folder
     if os.path.isfile(os.path.join(path, "config.yaml")):
+        best = os.path.join(path, "best")
+        meanwhile = f", and {best} is what was probed best so far" if os.path.exists(best) else ""
         raise WeightsError(
             f"{path}: this run is not finished, it has no preset/ yet. The command that started it "
-            "continues it."
+            f"continues it{meanwhile}."
         )
     raise WeightsError(f"{path}: has no config.json. Give {READABLE}.")
 

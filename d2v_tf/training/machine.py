@@ -7,27 +7,52 @@ import time
 
 import tensorflow as tf
 
-from d2v_tf.training.logs import append_json
+from d2v_tf.training.logs import append_json, read_json_lines
 
 PACKAGES = ("d2v_tf", "tensorflow", "keras", "numpy")
 
 
-def note_start(workdir, step, devices):
+def note_start(workdir, step, devices, data):
     """Writes down the start of a run.
 
     Args:
         workdir: str.
         step: int. Updates that were made before.
         devices: str. What the run is computed on.
+        data: `RunData`.
     """
     record = {
         "time": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
         "step": step,
         "machine": describe_machine(),
         "devices": devices,
+        "examples": data.num_examples,
+        "fingerprint": data.fingerprint,
         "versions": describe_versions(),
     }
     append_json(os.path.join(workdir, "starts.jsonl"), record)
+
+
+def other_data(workdir, data):
+    """A line that says how the data differs from what the run began with; `None` if it does not.
+
+    Args:
+        workdir: str.
+        data: `RunData`.
+    """
+    starts = read_json_lines(os.path.join(workdir, "starts.jsonl"))
+    # Before its first checkpoint a run may have been started anew, with other data.
+    began = [start for start in starts if start["step"] == 0 and "fingerprint" in start]
+    if not began or began[-1]["fingerprint"] == data.fingerprint:
+        return None
+    then, now = began[-1]["examples"], data.num_examples
+    what = f"has {now:,} examples and had {then:,}"
+    if then == now:
+        what = f"has other examples than it had, {now:,} as before,"
+    return (
+        f"{data.name} {what} when the run began. The order of this epoch changes with them: some "
+        "examples come twice in it, others not at all. Put back what there was, or go on."
+    )
 
 
 def describe_machine():

@@ -12,14 +12,15 @@ from rich.markup import escape
 
 from d2v_tf.config import dump_recipe
 from d2v_tf.data.input_errors import reason_and_node
+from d2v_tf.data.reading import first_line
 from d2v_tf.data.service import watched
 from d2v_tf.errors import UserError
 from d2v_tf.training.checkpoints import Checkpointer, Checkpoints
 from d2v_tf.training.evidence import Evidence
-from d2v_tf.training.guard import HealthGuard
+from d2v_tf.training.guard import HealthGuard, RunStopped
 from d2v_tf.training.interrupt import StopOnRequest
 from d2v_tf.training.logs import RunLog, drop_records_after
-from d2v_tf.training.machine import note_start
+from d2v_tf.training.machine import note_start, other_data
 from d2v_tf.training.memory import peak_bytes
 from d2v_tf.training.modalities import modality_of
 from d2v_tf.training.model import build_model
@@ -142,8 +143,11 @@ def _pretrain(recipe, workdir, everybody, published_batch_size, replicas, quiet,
             # Before its first checkpoint a run may have been started from other weights.
             drop_records_after(evidence.path, start or -1)
             if start < recipe.steps:
+                changed = start and other_data(workdir, data)
+                if changed:
+                    warn(changed)
                 try:
-                    note_start(workdir, start, replicas.describe())
+                    note_start(workdir, start, replicas.describe(), data)
                 except OSError as error:
                     warn(f"the start is not written down ({error})")
         try:
@@ -177,9 +181,15 @@ def _pretrain(recipe, workdir, everybody, published_batch_size, replicas, quiet,
             return backbone
         preset = os.path.join(workdir, "preset")
         was_finished = start == recipe.steps and os.path.isdir(preset)
-        save_preset(data, backbone, preset)
-        if evidence.best_step == recipe.steps and recipe.probe_every:
-            save_preset(data, backbone, os.path.join(workdir, "best"))
+        try:
+            save_preset(data, backbone, preset)
+            if evidence.best_step == recipe.steps and recipe.probe_every:
+                save_preset(data, backbone, os.path.join(workdir, "best"))
+        except OSError as error:
+            raise WorkdirError(
+                f"The backbone cannot be written to {workdir} ({error.strerror}). Its "
+                "checkpoint is there: free some space, and the same command writes it."
+            ) from error
         console.print(f"backbone: {escape(preset)}")
         # A report may be of the middle of the run, or from before its last probe.
         if not (was_finished and is_of_the_end(workdir, recipe)):
@@ -189,12 +199,21 @@ def _pretrain(recipe, workdir, everybody, published_batch_size, replicas, quiet,
 
 
 def save_preset(data, backbone, folder):
-    """Writes a backbone and its preprocessing in place of what is in the folder, once whole."""
+    """Writes a backbone and its preprocessing in place of what is in the folder, once whole.
+
+    Raises:
+        OSError: where it cannot be written; what was there is as it was.
+    """
     new, old = f"{folder}.new", f"{folder}.old"
     for path in (new, old):
         shutil.rmtree(path, ignore_errors=True)
-    backbone.save_to_preset(new)
-    data.save_preprocessing(new)
+    try:
+        backbone.save_to_preset(new)
+        data.save_preprocessing(new)
+    except (OSError, RuntimeError) as error:  # the second is HDF5's, while it closes a file
+        shutil.rmtree(new, ignore_errors=True)
+        reason = getattr(error, "strerror", None) or first_line(error)
+        raise OSError(getattr(error, "errno", None), reason) from error
     if os.path.exists(folder):
         os.rename(folder, old)
     os.rename(new, folder)
@@ -285,8 +304,7 @@ def _fit(
                 try:
                     save_preset(data, model.student, best)
                 except OSError as error:
-                    shutil.rmtree(f"{best}.new", ignore_errors=True)
-                    warn(f"{best} of step {step} cannot be written ({error})")
+                    warn(f"{best} of step {step} cannot be written ({error.strerror})")
 
         # What a run that was killed may have missed.
         if start and start % recipe.probe_every == 0:
@@ -311,6 +329,13 @@ def _fit(
                 callbacks=[*callbacks, stop, *takes_long],
             )
         if replicas.is_chief:
+            if checkpointer.saved != recipe.steps:
+                raise RunStopped(
+                    f"The weights or the optimizer's state hold numbers that are not finite after "
+                    f"the last update, {recipe.steps}: it is not saved. The checkpoint of step "
+                    f"{checkpointer.saved} is kept. Try, in another --workdir, a lower "
+                    "optimizer.learning_rate, or precision=float32."
+                )
             log.say_next("probing")
             evidence.measure(backbone, recipe.steps)
     finally:

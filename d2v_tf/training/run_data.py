@@ -1,5 +1,7 @@
 """What the data of a run has in common, whatever it is."""
 
+import zlib
+
 import numpy as np
 import tensorflow as tf
 
@@ -40,6 +42,17 @@ class RunData:
     def num_examples(self):
         """int. Examples in the source."""
         return self.source.num_examples
+
+    @property
+    def fingerprint(self):
+        """str. Of what decides the order of examples: their names, lengths, or the shards."""
+        names = getattr(self.source, "names", None)
+        if names is None:
+            names = [f"{file} {skip} {take}" for file, skip, take in self.source.parts]
+        found = zlib.crc32(np.asarray(getattr(self.source, "lengths", ())).tobytes())
+        for name in names:
+            found = zlib.crc32(name.encode("utf-8", "surrogateescape"), found)
+        return f"{found:08x}"
 
     @property
     def batch_sizes(self):
