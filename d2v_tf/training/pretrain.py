@@ -87,6 +87,9 @@ def pretrain(
         )
     except LOST as error:
         reason, node = reason_and_node(error)
+        # Where a worker is lost, what is said last is only how to go on.
+        aborted = re.search(r"Collective ops is aborted.*", error.message)
+        reason = aborted.group() if aborted else reason
         if replicas.num_workers == 1 or not OF_WORKERS.search(f"{node} {reason}"):
             raise
         raise WorkerLost(

@@ -24,7 +24,9 @@ from d2v_tf.training.pretrain import pretrain
 from d2v_tf.training.strategy import open_replicas
 
 
-def live(recipe, workdir, output, cluster=None, worker=0, dies_unnamed=False, eagerly=False):
+def live(
+    recipe, workdir, output, cluster=None, worker=0, dies_unnamed=False, eagerly=False, behind=0
+):
     """Starts one life of a run.
 
     Args:
@@ -35,6 +37,7 @@ def live(recipe, workdir, output, cluster=None, worker=0, dies_unnamed=False, ea
         worker: int. Which of them this is.
         dies_unnamed: bool. Whether it dies with a checkpoint written and not yet named.
         eagerly: bool. Tracing takes longer than a short life.
+        behind: int. Seconds that its clock is behind.
 
     Returns:
         int, the id of the process.
@@ -45,6 +48,9 @@ def live(recipe, workdir, output, cluster=None, worker=0, dies_unnamed=False, ea
     status = 2
     try:
         tf.config.run_functions_eagerly(eagerly)
+        if behind:
+            now = time.time
+            time.time = lambda: now() - behind
         if dies_unnamed:
             checkpoint_management.update_checkpoint_state_internal = lambda *_, **__: os.kill(
                 os.getpid(), signal.SIGKILL

@@ -1,6 +1,6 @@
 """Two workers that are told to stop, start again and lose one; the run is ended by one replica.
 
-And two that end a run of their own.
+And two that end a run of their own, which one replica makes, too.
 """
 
 import os
@@ -26,12 +26,16 @@ def main(config, folder, *overrides):
     stopped = wait_for(chief), wait_for(worker)
     steps = num_steps(workdir)
 
-    chief, worker = start_two()
-    wait_for_steps(workdir, steps + 2, chief, worker)
-    os.kill(worker, signal.SIGKILL)
-    began = time.time()
-    lost = wait_for(chief), wait_for(worker)
-    seconds = time.time() - began
+    def lose(number):
+        """Kills one of two: the exit statuses of both, and the seconds that the other one took."""
+        lives = start_two()
+        wait_for_steps(workdir, num_steps(workdir) + 1, *lives)
+        os.kill(lives[number], signal.SIGKILL)
+        began = time.time()
+        return [wait_for(one) for one in lives], time.time() - began
+
+    lost, seconds = lose(1)
+    lost_chief, seconds_without_chief = lose(0)
 
     alone = [
         wait_for(live(recipe, run, output[2]))
@@ -39,13 +43,16 @@ def main(config, folder, *overrides):
     ]
     short = config, [*overrides, "steps=3", "probe_every=2"]
     together = [wait_for(one) for one in start_two(short, os.path.join(folder, "together"))]
+    apart = wait_for(live(short, os.path.join(folder, "apart"), output[2]))
     report(
         stopped=stopped,
         stopped_at=steps,
         lost=lost,
         seconds=seconds,
+        lost_chief=lost_chief,
+        seconds_without_chief=seconds_without_chief,
         alone=alone,
-        together=together,
+        together=[*together, apart],
     )
 
 

@@ -5,6 +5,7 @@ A process of its own: logical devices are made before TensorFlow starts.
 
 import json
 import sys
+from unittest import mock
 
 import keras
 import numpy as np
@@ -112,7 +113,7 @@ CASES = {
 FOR_MANY = "vision", "text"
 
 
-def train(build, batch, replicas, optimizer_class=FusedAdamW, **compile_options):
+def train(build, batch, replicas, optimizer_class=FusedAdamW, steps=STEPS, **compile_options):
     """A few updates whose gradients are clipped; returns the model and every update's logs."""
     with replica_scope(replicas.strategy):
         keras.utils.set_random_seed(0)
@@ -132,7 +133,7 @@ def train(build, batch, replicas, optimizer_class=FusedAdamW, **compile_options)
         return tf.data.Dataset.from_tensors(rows).repeat()
 
     dataset = replicas.distribute(batches)
-    model.fit(dataset, steps_per_epoch=STEPS, verbose=0, shuffle=False, callbacks=[keep])
+    model.fit(dataset, steps_per_epoch=steps, verbose=0, shuffle=False, callbacks=[keep])
     return model, kept
 
 
@@ -182,6 +183,19 @@ def apart(replicas):
     return alone[1][0]["loss"] != both[1][0]["loss"], bool(seeds[0]) and same_seeds
 
 
+def traces(replicas):
+    """How often each replica's update is traced in a fit of fifty."""
+    traced, train_step = [], Data2Vec.train_step
+
+    def note(self, data):
+        traced.append(tf.distribute.get_replica_context().replica_id_in_sync_group)
+        return train_step(self, data)
+
+    with mock.patch.object(Data2Vec, "train_step", note):
+        _, logs = train(vision, vision_batch(), replicas, steps=50)
+    return len(logs), [int(tf.get_static_value(number)) for number in traced]
+
+
 def main(count):
     cpu = tf.config.list_physical_devices("CPU")[0]
     logical = [tf.config.LogicalDeviceConfiguration()] * count
@@ -205,6 +219,7 @@ def main(count):
             )
             report("vision XLA", [*difference(several, alone), mirrored(several[0])])
             report("dropout", apart(replicas))
+            report("traces", traces(replicas))
 
 
 def report(name, result):

@@ -56,3 +56,7 @@ def test_replicas_equal_one(results, count, case):
 
 def test_each_replica_draws_dropout_of_its_own_and_the_seeds_stay_equal(results):
     assert results[2]["dropout"] == [True, True]
+
+
+def test_each_replica_traces_its_update_once_in_fifty(results):
+    assert results[2]["traces"] == [50, [0, 1]]

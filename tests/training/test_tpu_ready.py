@@ -47,9 +47,17 @@ def graphs_of(graph):
             yield from graphs_of(function.graph)
 
 
-@pytest.mark.parametrize("modality", RECIPES)
-def test_the_step_compiles_with_static_shapes_and_is_traced_once_in_50_steps(modality, tmp_path):
-    settings = [*SMALL, *RECIPES[modality]]
+# What saves memory and time there, all at once.
+FRUGAL = ["precision=bfloat16", "accumulate=2", "remat=true"]
+
+
+@pytest.mark.parametrize(
+    ("modality", "more"), [*((modality, []) for modality in RECIPES), ("vision", FRUGAL)]
+)
+def test_the_step_compiles_with_static_shapes_and_is_traced_once_in_50_steps(
+    modality, more, tmp_path
+):
+    settings = [*SMALL, *RECIPES[modality], *more]
     if modality == "speech":
         write_tree(tmp_path, [0.3 + 0.02 * i for i in range(12)])
         settings.append(f"data.source=folder:{tmp_path}")
@@ -71,6 +79,8 @@ def test_the_step_compiles_with_static_shapes_and_is_traced_once_in_50_steps(mod
     assert len(ops) > 500
     assert not [op.type for op in ops if op.type.startswith(REFUSED) or "PyFunc" in op.type]
     for op in ops:
+        if "redundant_placeholder" in op.name:  # what a loop's condition is given and does not read
+            continue
         for tensor in op.outputs:
             if tensor.dtype not in (tf.resource, tf.variant):
                 assert tensor.dtype != tf.string, op
