@@ -111,7 +111,7 @@ def evaluate(files):
     }
     options = {"batch_size": FLAGS.batch, **reading}
     if FLAGS.task:
-        examples, options["metrics"] = open_glue(FLAGS.task, reading)
+        examples, options["metrics"] = open_glue(model, FLAGS.task, reading)
         measure(model, preprocessing, [examples], options, console)
         return
     sources = [open_source(model, spec, reading) for spec in files or [FLAGS.data]]
@@ -142,16 +142,16 @@ def check_flags(files):
         raise UserError("--split is of a task of GLUE: add --task=glue:NAME.")
 
 
-def open_glue(task, reading):
+def open_glue(model, task, reading):
     from d2v_tf.errors import UserError
     from d2v_tf.evaluation.examples import open_glue_examples
-    from d2v_tf.interop.run_recipe import trained_on_pairs
+    from d2v_tf.interop.run_recipe import answers_pairs
 
     kind, _, name = task.partition(":")
     if kind != "glue" or not name:
         raise UserError(f"--task={task}: give glue:NAME, such as glue:RTE.")
     return open_glue_examples(
-        name, FLAGS.data, FLAGS.split, pairs=trained_on_pairs(FLAGS.model), **reading
+        name, FLAGS.data, FLAGS.split, pairs=answers_pairs(model, FLAGS.model), **reading
     )
 
 
@@ -159,14 +159,14 @@ def open_source(model, spec, reading):
     """The examples of a `SOURCE` or a file, as the model's run read its own."""
     from d2v_tf.evaluation.examples import open_examples
     from d2v_tf.evaluation.labels import is_multi_label
-    from d2v_tf.interop.run_recipe import measured_seconds, trained_on_pairs
+    from d2v_tf.interop.run_recipe import answers_pairs, measured_seconds
 
     backbone = getattr(model, "backbone", model)
     options = {"label": FLAGS.label, "columns": open_columns(model), **reading}
     if model is not backbone:  # features are of whole recordings, and of any texts
         options["multi_label"] = is_multi_label(model)
         options["max_seconds"] = measured_seconds(FLAGS.model)
-        options["pairs"] = trained_on_pairs(FLAGS.model)
+        options["pairs"] = answers_pairs(model, FLAGS.model)
     return open_examples(backbone, spec, **options)
 
 

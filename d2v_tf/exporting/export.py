@@ -16,13 +16,15 @@ from d2v_tf.exporting.source import (
     load_model,
     own_preprocessing,
     read_preprocessing,
-    texts_in_pairs,
 )
 from d2v_tf.exporting.speech_requests import MAX_SECONDS, speech_requests
 from d2v_tf.exporting.text_requests import text_requests
 from d2v_tf.exporting.warmup import import_serving_api, write_warmup
 from d2v_tf.interop.heads import head_of
 from d2v_tf.interop.preprocessing import load_preprocessing
+from d2v_tf.interop.run_recipe import answers_pairs
+
+MOST_SECONDS = 86_400.0  # a day; a number of samples has to fit 31 bits
 
 
 def export(
@@ -72,6 +74,8 @@ def export(
     ```
     """
     # What can be refused at once comes first: reading and tracing a large model takes a minute.
+    if max_seconds is not None and not 0 < max_seconds < MOST_SECONDS:
+        raise ExportError(f"max_seconds: {max_seconds:g} is not between 0 and {MOST_SECONDS:g}.")
     folder = os.fspath(folder)
     check_version(folder, version)
     if warmup:
@@ -91,7 +95,7 @@ def export(
     if preprocessing is None and path is not None:
         preprocessing = load_preprocessing(path)
     if pairs is None and isinstance(getattr(model, "backbone", model), Data2VecTextBackbone):
-        pairs = texts_in_pairs(model, path)
+        pairs = answers_pairs(model, path)
     requests = requests_for(model, preprocessing, bool(pairs), max_seconds)
     say(f"asked about {_asked_about(model, pairs, max_seconds)}")
 

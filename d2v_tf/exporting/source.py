@@ -6,7 +6,6 @@ from d2v_tf.data.tokenization import FILES, load_tokenizer
 from d2v_tf.exporting.requests import ExportError
 from d2v_tf.interop.loading import has_head, load_backbone, load_task
 from d2v_tf.interop.preprocessing import load_preprocessing
-from d2v_tf.interop.run_recipe import trained_on_pairs
 
 PRECISIONS = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
 CONVERTERS = ("image_converter", "audio_converter", "tokenizer")
@@ -63,16 +62,3 @@ def own_preprocessing(model):
     preprocessor = getattr(model, "preprocessor", None)
     layers = (getattr(preprocessor, name, None) for name in CONVERTERS)
     return next((layer for layer in layers if layer is not None), None)
-
-
-def texts_in_pairs(model, path=None):
-    """Whether a model was fine-tuned on pairs of texts.
-
-    Args:
-        model: a text model. Its preprocessor says it, if it was written with one that does.
-        path: optional str. Where it was read; else the run there says it.
-    """
-    said = getattr(getattr(model, "preprocessor", None), "pairs", None)
-    if said is None and path is not None:
-        said = trained_on_pairs(path)
-    return bool(said)

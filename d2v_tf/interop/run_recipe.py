@@ -30,6 +30,20 @@ def trained_on_pairs(path):
     return isinstance(columns, dict) and columns.get("second_sentence") is not None
 
 
+def answers_pairs(model, path):
+    """Whether a text model was fine-tuned on pairs of texts.
+
+    Args:
+        model: a model. Its preprocessor says it, if it was written with one that does.
+        path: optional str. Where the model was read; else the run there says it.
+
+    Returns:
+        bool; `None` where neither says it.
+    """
+    said = getattr(getattr(model, "preprocessor", None), "pairs", None)
+    return trained_on_pairs(path) if said is None and path is not None else said
+
+
 def measured_seconds(path):
     """Of how many seconds a run measured its classifier or tagger: of longer recordings the middle.
 

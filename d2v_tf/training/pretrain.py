@@ -174,7 +174,8 @@ def _pretrain(recipe, workdir, everybody, published_batch_size, replicas, quiet,
                         quiet,
                         profile,
                     )
-                evidence.measure(backbone, recipe.steps)
+                else:  # what a run that was killed may have missed
+                    evidence.measure(backbone, recipe.steps)
         except tf.errors.OpError as error:
             # TensorFlow wraps what an input pipeline raised in an error of its own.
             raise data.explain(error) from None

@@ -76,7 +76,8 @@ def texts(tmp_path_factory):
     )
     task.save_to_preset(str(root / "pairs" / "preset"))
     task.save_to_preset(str(root / "plain"))
-    recipe = "task: classify\ndata: {columns: {sentence: question, second_sentence: answer}}\n"
+    columns = "{sentence: question, second_sentence: answer}"
+    recipe = f"modality: text\ntask: classify\ndata: {{columns: {columns}}}\n"
     (root / "pairs" / "config.yaml").write_text(recipe)
     return root
 

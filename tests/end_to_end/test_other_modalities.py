@@ -18,6 +18,7 @@ SMALL = [
     "xla=false",
     "log_every=1",
     "checkpoint_every=3",
+    "probe_every=0",
 ]
 SPEECH = ["batch_size=2", "data.probe_examples=60", "model.conv_dims=[8, 8, 8, 8, 8, 8, 8]"]
 TEXT = ["batch_size=4", "model.vocabulary_size=500", "model.max_sequence_length=64"]

@@ -97,7 +97,14 @@ def test_a_half_done_run_is_shown_as_it_is_and_anew_at_its_end(stopped):
     (workdir / "report.html").unlink(missing_ok=True)
     before = {p: p.read_bytes() for p in workdir.rglob("*") if p.is_file()}
     bad = shard.read_bytes()
-    shard.write_bytes(good)
+    try:
+        shard.write_bytes(good)
+        shows_the_middle_and_the_end(workdir, shard, step, before)
+    finally:
+        shard.write_bytes(bad)
+
+
+def shows_the_middle_and_the_end(workdir, shard, step, before):
     tool = [sys.executable, str(ROOT / "tools" / "report.py"), f"--workdir={workdir}"]
     done = subprocess.run(tool, capture_output=True, text=True, timeout=300, check=False)
     assert (done.returncode, done.stdout) == (0, f"report: {workdir}/report.html\n"), done.stderr
@@ -109,7 +116,6 @@ def test_a_half_done_run_is_shown_as_it_is_and_anew_at_its_end(stopped):
     data = f"--data=tfrecord:{shard.parent}"
     done = run(data, f"--workdir={workdir}", settings=SETTINGS)
     page = (workdir / "report.html").read_text(encoding="utf-8")
-    shard.write_bytes(bad)
     assert done.returncode == 0, done.stderr
     assert "after the last of 10 updates" in page and "what the run did so far" not in done.stdout
 

@@ -10,9 +10,10 @@ import d2v_tf
 from d2v_tf.exporting import export as export_module
 from d2v_tf.exporting.export import requests_for
 from d2v_tf.exporting.requests import ExportError
-from d2v_tf.exporting.source import own_preprocessing, read_preprocessing, texts_in_pairs
+from d2v_tf.exporting.source import own_preprocessing, read_preprocessing
 from d2v_tf.interop.huggingface import save_huggingface
 from d2v_tf.interop.loading import preprocessor_for
+from d2v_tf.interop.run_recipe import answers_pairs
 from tests.exporting.models import (
     CONVERTER,
     PAIRS,
@@ -133,10 +134,16 @@ def test_a_recipe_says_whether_texts_were_pairs(recipe, expected, tmp_path):
     (tmp_path / "config.yaml").write_text(recipe)
     model = text_model()[0]
     for path in (tmp_path, tmp_path / "preset"):
-        assert texts_in_pairs(model, str(path)) is expected
-    assert texts_in_pairs(model) is False
+        assert bool(answers_pairs(model, str(path))) is expected
+    assert answers_pairs(model, None) is None
     (tmp_path / "config.yaml").write_bytes(b"\xff\xfe\xff")
-    assert texts_in_pairs(model, str(tmp_path)) is False
+    assert answers_pairs(model, str(tmp_path)) is None
+
+
+@pytest.mark.parametrize("seconds", [float("inf"), float("nan"), 0.0, -1.0])
+def test_a_limit_that_is_none_is_refused_before_the_model_is_read(seconds, tmp_path):
+    with pytest.raises(ExportError, match="max_seconds: .* is not between 0 and 86400"):
+        export("/nowhere", tmp_path / "to", max_seconds=seconds)
 
 
 class TestPreprocessing:

@@ -145,6 +145,8 @@ def _short(value):
 def _plain(name, array):
     """What `json` writes of an array; strings are text, or base64 where the name says bytes."""
     if array.dtype.kind in "fV" and array.dtype.itemsize < 8:
+        if array.ndim > 1:  # by rows: as text a number takes 128 bytes
+            return [_plain(name, row) for row in array]
         # The fewest digits that mean the same number: 0.1, and not 0.10000000149011612.
         return array.astype("float32").astype(str).astype("float64").tolist()
     if array.dtype.kind not in "OSU":
