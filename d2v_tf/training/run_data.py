@@ -49,6 +49,8 @@ class RunData:
         names = getattr(self.source, "names", None)
         if names is None:
             names = [f"{file} {skip} {take}" for file, skip, take in self.source.parts]
+        elif isinstance(names, range):  # rows of text have numbers
+            names = [str(names)]
         found = zlib.crc32(np.asarray(getattr(self.source, "lengths", ())).tobytes())
         for name in names:
             found = zlib.crc32(name.encode("utf-8", "surrogateescape"), found)

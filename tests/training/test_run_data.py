@@ -1,5 +1,6 @@
 """Every replica gets an equal part of every batch, or the run says why not."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +39,16 @@ def test_workers_share_every_batch_and_no_example_comes_twice(modality):
                     np.testing.assert_array_equal(
                         parts[worker][number][name], rows[worker::num_workers]
                     )
+
+
+@pytest.mark.parametrize("modality", SMALL)
+def test_other_examples_have_another_fingerprint(modality):
+    """Rows of text have numbers for names."""
+    data = open_data(modality)
+    found = data.fingerprint
+    assert found == open_data(modality).fingerprint
+    data.source = dataclasses.replace(data.source, names=data.source.names[1:])
+    assert data.fingerprint != found
 
 
 def test_a_batch_that_cannot_be_shared_is_refused():
