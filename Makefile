@@ -56,7 +56,7 @@ $(VENV)/.installed-test: setup.py
 	$(PYTHON) -m venv .venv-audio-io
 	.venv-audio-io/bin/python -m pip install --disable-pip-version-check --quiet \
 		"tensorflow-cpu==2.16.*" "tensorflow-io==0.37.1" "keras>=3.15,<4" \
-		packaging pytest regex rich safetensors scipy soundfile soxr tokenizers
+		jiwer packaging pytest regex rich safetensors scipy soundfile soxr tokenizers
 	.venv-audio-io/bin/python -m pip install --disable-pip-version-check --quiet \
 		--no-deps "keras-hub>=0.32"
 	touch $@

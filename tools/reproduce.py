@@ -41,9 +41,9 @@ def main(argv):
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stopped:
         print("stopped; the same command goes on", file=sys.stderr)
-        sys.exit(130)
+        sys.exit(getattr(stopped, "exit_status", 130))
 
 
 def reproduce():

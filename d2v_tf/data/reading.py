@@ -45,8 +45,11 @@ class TooManyBadError(DataError):
     """
 
     def __init__(self, what):
+        super().__init__(what)  # what it is made of again, in another process
         self.what = what
-        super().__init__(f"{what} Remove them, or raise the limit: --set data.max_bad=0.1.")
+
+    def __str__(self):
+        return f"{self.what} Remove them, or raise the limit: --set data.max_bad=0.1."
 
 
 class BadExamples:

@@ -244,8 +244,8 @@ def _check_pairs(what, are_pairs, pairs):
     if pairs:
         raise DataError(
             f"data: the model was fine-tuned on pairs of texts, and {what} has no second ones. "
-            "Name a table and both columns: --data=table:FILE --columns=FIRST,SECOND,LABEL, "
-            "without LABEL to predict."
+            "Name a table and its columns: --data=table:FILE --columns=FIRST,SECOND,LABEL, or, to "
+            "predict without labels, --columns=FIRST,SECOND, with the comma at its end."
         )
     raise DataError(
         f"data: the model was fine-tuned on single texts, and {what} has pairs. Name one column: "

@@ -82,8 +82,10 @@ def _without_excess(schedule, rounded, steps):
     excess = sum(schedule[name] for name in STAGES) - steps
     if not 0 < excess <= len(rounded):  # more is no matter of rounding
         return {}
-    longest = max(rounded, key=schedule.get)
-    return {longest: schedule[longest] - excess}
+    lengths = {name: schedule[name] for name in rounded}
+    for _ in range(excess):
+        lengths[max(lengths, key=lengths.get)] -= 1
+    return lengths
 
 
 def duration_problems(recipe, steps):

@@ -85,8 +85,8 @@ class RunLog(keras.callbacks.Callback):
         self.failed = False
 
     def on_train_begin(self, logs=None):
-        if self.bar is not None or self.quiet:
-            return  # the second of two fits
+        if self.quiet:
+            return
         if self.console.is_interactive:
             count = f"step {self.steps}/{self.steps}"
             # What does not fit a narrow terminal is cut at its right.

@@ -119,7 +119,15 @@ def _pretrain(recipe, workdir, everybody, published_batch_size, replicas, quiet,
         time_left = TimeLeft(recipe.steps, {**rare, "pictures": recipe.checkpoint_every})
         tasks = data.probe_tasks() if is_chief else []
         evidence = Evidence(workdir, console, tasks, time_left, talk)
-        print_summary(talk, warn, recipe, model, data, published_batch_size, replicas)
+        print_summary(
+            talk,
+            warn if is_chief else lambda _: None,
+            recipe,
+            model,
+            data,
+            published_batch_size,
+            replicas,
+        )
 
         checkpoints = Checkpoints(
             os.path.join(workdir, "checkpoints"), model, recipe.keep_checkpoints, recipe.keep_every

@@ -1,8 +1,10 @@
 """Fine-tuned against trained from scratch: every experiment of a plan, in one table."""
 
+import contextlib
 import json
 import multiprocessing
 import os
+import signal
 import statistics
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -101,13 +103,28 @@ def _in_own_process(function, *arguments):
     that compiled those of fifty runs has no memory mappings left."""
     context = multiprocessing.get_context("spawn")  # a fork of a TensorFlow process may hang
     try:
-        with ProcessPoolExecutor(1, context) as pool:
+        with ProcessPoolExecutor(1, context) as pool, _sigterm_to_children():
             return pool.submit(function, *arguments).result()
     except BrokenProcessPool:
         raise UserError(
             "The process of this run was killed, perhaps for want of memory. The same command "
             "goes on from its last checkpoint."
         ) from None
+
+
+@contextlib.contextmanager
+def _sigterm_to_children():
+    """A run that is told to end saves and raises `KeyboardInterrupt`, which comes back from it."""
+
+    def forward(number, _):
+        for child in multiprocessing.active_children():
+            os.kill(child.pid, number)
+
+    previous = signal.signal(signal.SIGTERM, forward)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
 
 
 def _pretrain(backbone, modality, workdir):

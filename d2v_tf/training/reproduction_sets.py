@@ -78,7 +78,9 @@ def arrange_language_model(folder, console):
     arpa, text = os.path.join(folder, f"words_{LM_ORDER}.arpa"), os.path.join(folder, "lm_text.txt")
     if not os.path.exists(arpa):
         prepare_ngrams(f"text:{text}", arpa, LM_ORDER, False, console)
-    write_words(text, os.path.join(folder, "words.txt"))
+    words = os.path.join(folder, "words.txt")
+    if not os.path.exists(words):
+        write_words(text, words)
 
 
 def folder_of(archive):

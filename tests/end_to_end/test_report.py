@@ -85,7 +85,7 @@ def test_a_corrupt_shard_costs_the_pictures_that_need_it(stopped):
     (warning,) = [line for line in said.splitlines() if line.startswith("warning: ")]
     assert warning.startswith(f"warning: {workdir}: no pictures of features, for ")
     assert "is corrupt: corrupted record at " in warning
-    assert "no pictures of features, for examples could not be looked at (data: tfrecord:" in page
+    assert "no pictures of features, for examples could not be looked at (data: " in page
 
 
 @pytest.mark.slow  # a process that is not forked, and the rest of a run
