@@ -7,7 +7,9 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet
 # By file: what a file's tests share is made once. Files with slow tests come first (conftest.py).
 PYTEST := -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: pretrain test test-tf220 lint format clean
+.PHONY: install pretrain test test-tf220 lint format clean
+
+install: $(VENV)/.installed
 
 pretrain: $(VENV)/.installed
 	$(BIN)/python tools/pretrain.py --modality=vision --workdir=runs/digits

@@ -14,6 +14,7 @@ import sys
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow starts: its banner
 from absl import app, flags, logging  # noqa: E402
+from quiet_start import without_banners  # noqa: E402
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string(
@@ -83,7 +84,8 @@ flags.DEFINE_bool("json", False, "Print one JSON object.")
 def main(argv):
     logging.set_verbosity(logging.WARNING)
     # Imported late, so that --help and a wrong flag answer at once.
-    from d2v_tf.errors import UserError
+    with without_banners():
+        from d2v_tf.errors import UserError
 
     try:
         evaluate(argv[1:])
@@ -96,7 +98,12 @@ def evaluate(files):
     from d2v_tf.console import open_console
 
     check_flags(files)
-    import d2v_tf
+    with without_banners():
+        import tensorflow as tf
+
+        import d2v_tf
+
+        tf.config.list_logical_devices()  # what TensorFlow says of its devices, it says once
 
     preprocessing = d2v_tf.load_preprocessing(FLAGS.model)
     needs_head = not (FLAGS.features or FLAGS.probe)
@@ -224,9 +231,15 @@ def measure(model, preprocessing, sources, options, console):
     from d2v_tf.errors import UserError
     from d2v_tf.evaluation.measure import measure
     from d2v_tf.evaluation.reports import print_measurement, write_measurement
+    from d2v_tf.interop.run_recipe import training_source
 
     if len(sources) > 1 or not FLAGS.data:
         raise UserError("Files have no labels to measure with: add --predict, or name --data.")
+    if FLAGS.task is None and training_source(FLAGS.model) == FLAGS.data:
+        options["warn"](
+            f"the model was trained on {FLAGS.data}: what it scores there says little. The run "
+            "itself measured what it held out, in evaluations.jsonl."
+        )
     found = measure(
         model,
         preprocessing,
@@ -245,17 +258,27 @@ def measure(model, preprocessing, sources, options, console):
 
 
 def predict(model, preprocessing, sources, options):
+    from d2v_tf.errors import UserError
     from d2v_tf.evaluation.predictions import predict_examples
 
     decode = open_decoder(model, options["warn"])
+    failed = False
     for examples in sources:
-        for name, said in predict_examples(
-            model, preprocessing, examples, decode=decode, **options
-        ):
-            if FLAGS.json:
-                print(json.dumps({"name": name, **said}, ensure_ascii=False))
-            else:
-                print("\t".join([name, *map(as_text, said.values())]))
+        try:
+            for name, said in predict_examples(
+                model, preprocessing, examples, decode=decode, **options
+            ):
+                if FLAGS.json:
+                    print(json.dumps({"name": name, **said}, ensure_ascii=False))
+                else:
+                    print("\t".join([name, *map(as_text, said.values())]))
+        except UserError as error:
+            if len(sources) == 1:
+                raise
+            print(f"error: {error}", file=sys.stderr)  # the other files have answers
+            failed = True
+    if failed:
+        sys.exit(1)
 
 
 def as_text(value):

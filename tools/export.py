@@ -9,6 +9,7 @@ import sys
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow starts: its banner
 from absl import app, flags, logging  # noqa: E402
+from quiet_start import without_banners  # noqa: E402
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string(
@@ -63,9 +64,14 @@ def main(argv):
         check(FLAGS.check)
         return
     # Imported late, so that --help and a wrong flag answer at once.
-    from d2v_tf.errors import UserError
-    from d2v_tf.exporting.export import export
-    from d2v_tf.exporting.other_formats import export_file
+    with without_banners():
+        import tensorflow as tf
+
+        from d2v_tf.errors import UserError
+        from d2v_tf.exporting.export import export
+        from d2v_tf.exporting.other_formats import export_file
+
+        tf.config.list_logical_devices()  # what TensorFlow says of its devices, it says once
 
     try:
         if FLAGS.format != "saved_model":

@@ -42,14 +42,15 @@ class TooManyBadError(DataError):
 
     Args:
         what: str. The message without advice: how the limit is raised, not every tool has alike.
+        enough: float. A limit that would have let them pass.
     """
 
-    def __init__(self, what):
-        super().__init__(what)  # what it is made of again, in another process
-        self.what = what
+    def __init__(self, what, enough):
+        super().__init__(what, enough)  # what it is made of again, in another process
+        self.what, self.enough = what, enough
 
     def __str__(self):
-        return f"{self.what} Remove them, or raise the limit: --set data.max_bad=0.1."
+        return f"{self.what} Remove them, or raise the limit: --set data.max_bad={self.enough:g}."
 
 
 class BadExamples:
@@ -109,7 +110,8 @@ class BadExamples:
         first, reason = next(iter(self._reasons.items()))
         self.error = TooManyBadError(
             f"data: {self.count} of {self.num_examples} examples of {self.name} could not be read "
-            f'(first: {first}, "{reason}"); at most {100 * self.max_bad:g}% may.'
+            f'(first: {first}, "{reason}"); at most {100 * self.max_bad:g}% may.',
+            enough=min(1.0, (int(10 * max(self.max_bad, self.count / self.num_examples)) + 1) / 10),
         )
         raise self.error
 

@@ -44,6 +44,19 @@ def answers_pairs(model, path):
     return trained_on_pairs(path) if said is None and path is not None else said
 
 
+def training_source(path):
+    """The `SOURCE` that a model was fine-tuned on.
+
+    Args:
+        path: as for `trained_on_pairs`.
+
+    Returns:
+        str; `None` where no run is there to say it.
+    """
+    recipe = _recipe_of(path)
+    return None if recipe is None else recipe["data"].get("source")
+
+
 def measured_seconds(path):
     """Of how many seconds a run measured its classifier or tagger: of longer recordings the middle.
 

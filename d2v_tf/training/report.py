@@ -3,6 +3,7 @@
 import contextlib
 import os
 import shlex
+import sys
 
 import yaml
 from rich.markup import escape
@@ -98,7 +99,7 @@ def is_of_the_end(workdir, recipe):
 
 def command(workdir):
     """What writes a run's report, for a shell."""
-    return f"python tools/report.py {shlex.quote(f'--workdir={workdir}')}"
+    return shlex.join([sys.executable, "tools/report.py", f"--workdir={workdir}"])
 
 
 def open_record(workdir):

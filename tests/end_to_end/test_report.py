@@ -75,7 +75,10 @@ def without_probe_folder(tmp_path_factory):
 def test_a_run_that_stops_says_how_to_see_it(stopped):
     workdir, _, _, said = stopped
     *_, last = said.splitlines()
-    assert last == f"to see what the run did so far: python tools/report.py --workdir={workdir}"
+    assert (
+        last
+        == f"to see what the run did so far: {sys.executable} tools/report.py --workdir={workdir}"
+    )
 
 
 def test_a_corrupt_shard_costs_the_pictures_that_need_it(stopped):

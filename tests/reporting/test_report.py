@@ -5,6 +5,7 @@ import io
 import json
 import re
 import shutil
+import sys
 
 import numpy as np
 import pytest
@@ -263,7 +264,7 @@ def test_a_report_that_fails_does_not_lose_the_run(runs, tmp_path, monkeypatch):
     said = run(root / "vision", "vision", settings)  # it is finished, and has no report
     (tmp_path / "report.html").rename(root / "vision" / "report.html")
     assert "the report could not be written (RuntimeError: no such color)" in said
-    assert f"python tools/report.py --workdir={root}/vision" in said
+    assert f" tools/report.py --workdir={root}/vision" in said
     assert f"backbone: {root}/vision/preset" in said
     assert json.loads((root / "vision" / "starts.jsonl").read_text())["step"] == 0
 
@@ -320,7 +321,7 @@ def test_a_run_that_ends_early_names_the_command_to_see_it(tmp_path, reason):
 
     assert stop() == ""  # nothing was logged yet
     (workdir / "metrics.jsonl").touch()
-    command = f"python tools/report.py '--workdir={workdir}'"
+    command = f"{sys.executable} tools/report.py '--workdir={workdir}'"
     assert stop() == f"to see what the run did so far: {command}\n"
 
 
