@@ -63,7 +63,7 @@ def test_the_base_recipe_names_the_papers_other_mask():
 def test_the_tiny_recipe_builds():
     values = read("tiny")
     values["data2vec"]["ema"][2] = 10
-    values["schedule"]["warmup_steps"] = 1
+    values["schedule"]["warmup_steps"] = values["probe_every"] = 1
     recipe = TextRecipe.model_validate(values)
     backbone = Data2VecTextBackbone(**recipe.model.model_dump())
     model = Data2Vec(backbone, **recipe.data2vec.model_dump())
@@ -82,6 +82,7 @@ def test_the_tiny_recipe_builds():
 def test_values_that_do_not_fit_each_other(group, values, key):
     content = read("tiny")
     content["data2vec"]["ema"][2] = content["schedule"]["warmup_steps"] = 0
+    content["probe_every"] = 0
     assert list(TextRecipe.model_validate(content).problems()) == []
     content[group].update(values)
     assert [k for k, _ in TextRecipe.model_validate(content).problems()] == [key]
