@@ -5,7 +5,7 @@ import pytest
 from numpy.testing import assert_array_equal
 
 from d2v_tf.data import text_labelled
-from d2v_tf.data.labelled_sources import LabelledText
+from d2v_tf.data.labelled_text import LabelledText
 from d2v_tf.data.reading import DataError
 from d2v_tf.data.text_labelled import (
     cut_longest,
