@@ -65,14 +65,7 @@ def class_numbers(source, class_names, label=None, warn=print):
     labels, names = labels_of(source, label)
     if names is None:
         return np.arange(len(class_names))
-    number = {name: i for i, name in enumerate(class_names)}
-    unknown = [name for name in names if name not in number]
-    if unknown:
-        raise DataError(
-            f"data: {source.name} has {len(unknown)} classes that the model does not know: "
-            f"{', '.join(unknown[:5])}. It knows {len(number)}: {', '.join(class_names[:5])}"
-            f"{', ...' if len(number) > 5 else ''}. Remove or rename them."
-        )
+    numbers = numbers_by_name(source.name, names, class_names)
     present = set(names)
     if labels is not None:
         has_example = _has_example(labels, len(names))
@@ -80,8 +73,30 @@ def class_numbers(source, class_names, label=None, warn=print):
     lacking = [name for name in class_names if name not in present]
     if lacking:
         warn(
-            f"{source.name} has no example of {len(lacking)} of the {len(number)} classes: "
+            f"{source.name} has no example of {len(lacking)} of the {len(class_names)} classes: "
             f"{', '.join(lacking[:5])}"
+        )
+    return numbers
+
+
+def numbers_by_name(of, names, known):
+    """A model's number of each class of a source, int64.
+
+    Args:
+        of: str. The source, as the user named it.
+        names: sequence of str, the source's classes.
+        known: sequence of str, the model's.
+
+    Raises:
+        DataError: where the model lacks one.
+    """
+    number = {name: i for i, name in enumerate(known)}
+    unknown = [name for name in names if name not in number]
+    if unknown:
+        raise DataError(
+            f"data: {of} has {len(unknown)} classes that the model does not know: "
+            f"{', '.join(unknown[:5])}. It knows {len(number)}: {', '.join(known[:5])}"
+            f"{', ...' if len(number) > 5 else ''}. Remove or rename them."
         )
     return np.array([number[name] for name in names], "int64")
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from d2v_tf.data.labels import numbers_by_name
 from d2v_tf.data.reading import DataError
 
 
@@ -73,12 +74,4 @@ def _numbers_of_classes(examples, task):
                 f"data: {examples.name} has {count} classes, and the model {task.num_classes}."
             )
         return np.arange(task.num_classes)[: count or 1]
-    number = {name: i for i, name in enumerate(known)}
-    unknown = [name for name in names if name not in number]
-    if unknown:
-        raise DataError(
-            f"data: {examples.name} has {len(unknown)} classes that the model does not know: "
-            f"{', '.join(unknown[:5])}. It knows {', '.join(known[:5])}"
-            f"{', ...' if len(known) > 5 else ''}."
-        )
-    return np.array([number[name] for name in names], "int64")
+    return numbers_by_name(examples.name, names, known)
