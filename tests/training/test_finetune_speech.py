@@ -64,7 +64,7 @@ def start(sounds, tmp_path):
         data = [f"data.source={source}", f"data.eval_source={source}", f"init={sounds}/preset"]
         recipe = load_finetune_recipe(str(tmp_path / "recipe.yaml"), [*data, *settings])
         printed[name] = io.StringIO()
-        return finetune(recipe, str(tmp_path / name), Console(file=printed[name], width=200))
+        return finetune(recipe, str(tmp_path / name), Console(file=printed[name], width=1000))
 
     printed = {}
     run.printed = lambda name: printed[name].getvalue()
