@@ -10,19 +10,14 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
-from d2v_tf.data.indexed import shuffled
+from d2v_tf.data.lanes import read_epoch, read_part
 from d2v_tf.data.reading import DataError
 
-# Records that are shuffled together, and files that are read in turn.
-SHUFFLE_BLOCK = 4096
-CYCLE_LENGTH = 8
 # How TFRecord files end, as we and TFDS name them, and how those of one set are numbered.
 SHARD = re.compile(r"\.tfrecord(-\d+-of-\d+)?$")
 NUMBER = re.compile(r"-\d+(-of-\d+)?$")
 # A record is its length (8 bytes), that one's checksum (4), the content, and its checksum (4).
 CHECKED_LENGTH = 12
-# An example that cannot be read is replaced by one of the two that follow it.
-NUM_REPLACEMENTS = 2
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -51,25 +46,24 @@ class RecordSource:
     def records(self, start, seed, shuffle=True, num_shards=1, shard=0):
         """The examples of positions `start`, `start + 1`, ... without end, undecoded.
 
-        An epoch reads its files in an order drawn from (seed, epoch), eight in turn, and shuffles
-        each 4,096 records that come one after the other. To start in the middle of one, the
-        records before it are read and dropped, which costs no decoding.
+        An epoch reads its files in an order drawn from (seed, epoch), some of them in turn, and
+        shuffles each 4,096 records that come one after the other. To start in the middle of one,
+        and to read the positions of one worker of several, few other files are opened: `lanes.py`.
 
         Args and result: as `IndexedSource.records`; a candidate is a serialized record.
         """
-        first_epoch, offset = divmod(start, self.num_examples)
+        size, first = self.num_examples, start + shard
+        first_epoch = start // size
 
         def epoch_records(epoch):
-            skipped = tf.where(epoch == first_epoch, tf.constant(offset, tf.int64), 0)
-            return self._epoch(epoch, seed, shuffle).skip(skipped)
+            in_first = tf.constant(first - first_epoch * size, tf.int64)
+            later = (first - epoch * size) % num_shards
+            place = tf.where(epoch == first_epoch, in_first, later)
+            return read_epoch(self.parts, epoch, seed, place, num_shards, shuffle)
 
-        stream = tf.data.Dataset.range(first_epoch, np.iinfo(np.int32).max).flat_map(epoch_records)
-        # Each record with the two that follow it: the state holds the last two.
-        none = (tf.constant(""), tf.constant(""))
-        windows = stream.scan(none, lambda old, new: ((old[1], new), tf.stack([*old, new])))
-        positions = tf.data.Dataset.range(start, np.iinfo(np.int64).max)
-        records = tf.data.Dataset.zip(positions, windows.skip(NUM_REPLACEMENTS))
-        return records.shard(num_shards, shard).map(_as_record)
+        epochs = tf.data.Dataset.range(first_epoch, np.iinfo(np.int32).max)
+        positions = tf.data.Dataset.range(first, np.iinfo(np.int64).max, num_shards)
+        return tf.data.Dataset.zip(positions, epochs.flat_map(epoch_records)).map(_as_record)
 
     def once(self, keep=None):
         """Each example once, in order; records as `records` gives them, without replacements.
@@ -77,7 +71,9 @@ class RecordSource:
         Args:
             keep: optional bool array `[N]`, the examples wanted.
         """
-        records = self._epoch(tf.constant(0, tf.int64), 0, shuffle=False).enumerate()
+        files, skips, takes = (tf.constant(column) for column in zip(*self.parts, strict=True))
+        records = tf.data.Dataset.from_tensor_slices((files, skips, takes)).flat_map(read_part)
+        records = records.enumerate()
         if keep is not None:
             wanted = tf.constant(keep)
             records = records.filter(lambda position, _: wanted[position])
@@ -98,34 +94,6 @@ class RecordSource:
     def load(self, record):
         """`name`, `label` and `encoded` of one serialized record; runs in a graph."""
         return self.parse(record)
-
-    def _epoch(self, epoch, seed, shuffle):
-        files, skips, takes = (tf.constant(column) for column in zip(*self.parts, strict=True))
-        order = tf.range(len(self.parts), dtype=tf.int64)
-        if shuffle and len(self.parts) > 1:
-            order = shuffled(order, epoch, seed, len(self.parts))
-
-        def part_records(part):
-            records = tf.data.TFRecordDataset(files[part])
-            return records.skip(tf.cast(skips[part], tf.int64)).take(tf.cast(takes[part], tf.int64))
-
-        parts = tf.data.Dataset.from_tensor_slices(order)
-        if not shuffle:
-            return parts.flat_map(part_records)
-        records = parts.interleave(
-            part_records,
-            cycle_length=CYCLE_LENGTH,
-            num_parallel_calls=tf.data.AUTOTUNE,
-            deterministic=True,
-        )
-        blocks = records.batch(SHUFFLE_BLOCK).enumerate()
-        # Dataset.shuffle takes no seed tensor once TensorFlow's global seed is 0.
-        blocks = blocks.map(
-            lambda i, block: tf.random.experimental.stateless_shuffle(
-                block, tf.stack([tf.constant(seed, tf.int64), epoch * 2**32 + i])
-            )
-        )
-        return blocks.prefetch(1).unbatch()
 
 
 def _as_record(position, candidates):

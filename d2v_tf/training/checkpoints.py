@@ -6,12 +6,11 @@ import glob
 import os
 import re
 import shutil
+from concurrent import futures
 
-import keras
 import tensorflow as tf
 
 from d2v_tf.errors import UserError
-from d2v_tf.training.time_left import TimeLeft
 
 
 class CheckpointError(UserError):
@@ -47,29 +46,41 @@ class Checkpoints:
     enough: it forgets what was saved by a clock that was later. The input's position is a function
     of the step and is not stored.
 
-    A checkpoint is on disk when `save` returns: it is not written while training goes on, so that
-    what is named is whole, and what an error of the disk means is known at the step it happens.
+    A checkpoint is on disk when `save` returns. `begin` copies the state to the host's memory and
+    returns; a thread writes the copy while training goes on. TensorFlow's own asynchronous
+    checkpoints do not tell whether what they wrote is there, nor why not.
 
     Args:
         folder: str. Made if missing.
         model: a compiled `Data2Vec`.
         keep: int. The last ones to keep.
         keep_every: int. Those of steps that it divides are kept for good, under `kept/`; 0 = none.
+        in_background: optional bool, whether `begin` returns before all is written. Default: where
+            an accelerator trains. A CPU would write in the time that it takes from training, and
+            would hold the state twice.
     """
 
-    def __init__(self, folder, model, keep=3, keep_every=0):
+    def __init__(self, folder, model, keep=3, keep_every=0, in_background=None):
         self.folder, self.keep, self.keep_every = folder, keep, keep_every
         self.variables = named_variables(model)
         self.checkpoint = tf.train.Checkpoint(variables=self.variables)
+        if in_background is None:
+            in_background = any(is_on_accelerator(v) for v in self.variables.values())
+        self.in_background = in_background
+        self._thread = futures.ThreadPoolExecutor(1)
+        self._copies, self._begun = {}, None
 
     @functools.cached_property
     def manager(self):
         """What writes; made when something is saved, so that restoring changes no file."""
         _drop_broken_list(self.folder)
         _sweep(self.folder)
+        source = self.checkpoint
+        if self.in_background:
+            source = tf.train.Checkpoint(variables=self._copies)
         # It removes the oldest before the newest is on disk: it is left one more, which goes later.
         return tf.train.CheckpointManager(
-            self.checkpoint, self.folder, max_to_keep=self.keep + 1, checkpoint_name="step"
+            source, self.folder, max_to_keep=self.keep + 1, checkpoint_name="step"
         )
 
     def save(self, step):
@@ -81,8 +92,53 @@ class Checkpoints:
         Raises:
             CheckpointError: where it cannot be written; the ones before are as they were.
         """
+        return self.end() if self.begin(step) else None
+
+    def begin(self, step):
+        """Begins to save the state after `step` updates; to be followed by `end`.
+
+        Returns:
+            bool. False where the state holds a NaN or infinite number, which is not saved.
+        """
         if not all_finite(self.variables.values()):
-            return None
+            return False
+        if self.in_background:
+            self._copy()
+            self._begun = self._thread.submit(self._write, step)
+        else:
+            self._begun = functools.partial(self._write, step)
+        return True
+
+    @property
+    def is_writing(self):
+        """bool. Whether `end` would have to wait for the thread."""
+        return isinstance(self._begun, futures.Future) and not self._begun.done()
+
+    def end(self):
+        """Waits until what was begun is on disk.
+
+        Returns:
+            str, its path.
+
+        Raises:
+            CheckpointError: where it cannot be written; the ones before are as they were.
+        """
+        begun, self._begun = self._begun, None
+        return begun.result() if self.in_background else begun()
+
+    def close(self):
+        """Waits for the thread, if it still writes."""
+        self._thread.shutdown()
+
+    def _copy(self):
+        with tf.device("CPU:0"):
+            for name, variable in self.variables.items():
+                if name in self._copies:
+                    self._copies[name].assign(variable.read_value())
+                else:
+                    self._copies[name] = tf.Variable(variable.read_value())
+
+    def _write(self, step):
         try:
             path = self.manager.save(checkpoint_number=step)
             _put_on_disk(path)
@@ -279,51 +335,12 @@ def _stored_name(name):
     return f"variables/{escaped}/.ATTRIBUTES/VARIABLE_VALUE"
 
 
+def is_on_accelerator(variable):
+    """Whether a variable, or a replica of it, is in the memory of a GPU or TPU."""
+    return tf.DeviceSpec.from_string(variable.device).device_type not in (None, "CPU")
+
+
 def all_finite(variables):
     """Whether no variable holds a NaN or an infinite number."""
     floats = [v for v in variables if v.dtype.is_floating]
     return bool(tf.reduce_all([tf.reduce_all(tf.math.is_finite(v)) for v in floats]))
-
-
-class Checkpointer(keras.callbacks.Callback):
-    """Saves every `every` updates, before what takes long, and after the last one.
-
-    Args:
-        checkpoints: `Checkpoints`.
-        start: int. Updates made before this fit.
-        steps: int. Updates of the whole run.
-        every: int. Updates between two checkpoints.
-        warn: optional callable(str). Told of a checkpoint that cannot be written, where a later one
-            still may be; without it, training ends there.
-        time_left: optional `TimeLeft`, told what saving takes.
-        before_probes: int. Also every so many updates, 0 = never: what follows them takes long.
-    """
-
-    def __init__(
-        self, checkpoints, start, steps, every, warn=None, time_left=None, before_probes=0
-    ):
-        super().__init__()
-        self.time_left = time_left or TimeLeft(steps)
-        self.checkpoints, self.warn = checkpoints, warn
-        self.step = self.saved = start
-        self.steps, self.every = steps, [n for n in (every, before_probes) if n]
-
-    def on_train_batch_end(self, batch, logs=None):
-        self.step += 1
-        if self.step == self.steps:
-            self.save_now()
-        elif any(self.step % every == 0 for every in self.every):
-            try:
-                self.save_now()
-            except CheckpointError as error:
-                if self.warn is None:
-                    raise
-                self.warn(str(error))
-
-    def save_now(self):
-        """Saves unless this step is saved already. Returns the step that is on disk."""
-        if self.step > self.saved:
-            with self.time_left.pause("checkpoint"):
-                if self.checkpoints.save(self.step):
-                    self.saved = self.step
-        return self.saved

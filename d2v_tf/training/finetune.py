@@ -1,5 +1,6 @@
 """One fine-tuning run, from a backbone and a recipe to a task model with its best weights."""
 
+import contextlib
 import importlib
 import inspect
 import math
@@ -21,7 +22,8 @@ from d2v_tf.interop.loading import load_with_report, on_backbone
 from d2v_tf.interop.preprocessing import load_preprocessing
 from d2v_tf.schema.common import COMPILERS
 from d2v_tf.schema.finetune import Freeze, duration_problems, resolve_durations
-from d2v_tf.training.checkpoints import Checkpointer, Checkpoints
+from d2v_tf.training.checkpointer import Checkpointer
+from d2v_tf.training.checkpoints import Checkpoints
 from d2v_tf.training.evaluations import Evaluations
 from d2v_tf.training.guard import FiniteGuard
 from d2v_tf.training.interrupt import StopOnRequest
@@ -245,7 +247,10 @@ def _fit(recipe, console, data, model, checkpoints, evaluations, log):
         checkpointer = Checkpointer(
             checkpoints, start, recipe.steps, recipe.checkpoint_every, time_left=log.time_left
         )
-        with StopOnRequest(checkpointer.save_now, console) as stop:
+        with (
+            contextlib.closing(checkpoints),
+            StopOnRequest(checkpointer.save_now, console) as stop,
+        ):
             model.fit(
                 data.batches(start),
                 steps_per_epoch=recipe.steps - start,

@@ -15,7 +15,8 @@ from d2v_tf.data.input_errors import reason_and_node
 from d2v_tf.data.reading import first_line
 from d2v_tf.data.service import watched
 from d2v_tf.errors import UserError
-from d2v_tf.training.checkpoints import Checkpointer, Checkpoints
+from d2v_tf.training.checkpointer import Checkpointer
+from d2v_tf.training.checkpoints import Checkpoints
 from d2v_tf.training.evidence import Evidence
 from d2v_tf.training.guard import HealthGuard, RunStopped
 from d2v_tf.training.interrupt import StopOnRequest
@@ -353,5 +354,6 @@ def _fit(
     finally:
         if looks:
             looks.stop()
+        checkpoints.close()
         if replicas.is_chief:
             log.close()

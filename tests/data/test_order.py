@@ -54,7 +54,7 @@ def records(tmp_path):
 
 
 def test_files_of_records_are_in_an_order_of_epoch_and_whole_seed(records, monkeypatch):
-    monkeypatch.setattr("d2v_tf.data.records.SHUFFLE_BLOCK", 1)  # only files are shuffled
+    monkeypatch.setattr("d2v_tf.data.lanes.SHUFFLE_BLOCK", 1)  # only files are shuffled
     several = []
     for seed in (0, 5, 2**31 + 5, 2**32 + 5, 2**62):
         drawn = records.records(0, seed).take(80).as_numpy_iterator()

@@ -46,7 +46,11 @@ def main(config, folder, *overrides):
     statuses, half_written = [wait_for(live(recipe, unbroken, output, eagerly=True))], 0
     for number in range(KILLS):
         moment = MOMENTS[number % len(MOMENTS)]
-        options = {"dies_unnamed": moment == "unnamed", "behind": BEHIND * (number % 3 == 2)}
+        options = {
+            "dies_unnamed": moment == "unnamed",
+            "behind": BEHIND * (number % 3 == 2),
+            "in_background": number % 2 == 1,
+        }
         child = live(recipe, killed, output, eagerly=True, **options)
         if moment != "unnamed":
             wait_for_moment(child, killed, moment, rng)

@@ -19,13 +19,22 @@ from tensorflow.python.checkpoint import checkpoint_management
 
 from d2v_tf.config import load_recipe
 from d2v_tf.errors import UserError
+from d2v_tf.training import checkpoints
 from d2v_tf.training.interrupt import Terminated
 from d2v_tf.training.pretrain import pretrain
 from d2v_tf.training.strategy import open_replicas
 
 
 def live(
-    recipe, workdir, output, cluster=None, worker=0, dies_unnamed=False, eagerly=False, behind=0
+    recipe,
+    workdir,
+    output,
+    cluster=None,
+    worker=0,
+    dies_unnamed=False,
+    eagerly=False,
+    behind=0,
+    in_background=False,
 ):
     """Starts one life of a run.
 
@@ -38,6 +47,7 @@ def live(
         dies_unnamed: bool. Whether it dies with a checkpoint written and not yet named.
         eagerly: bool. Tracing takes longer than a short life.
         behind: int. Seconds that its clock is behind.
+        in_background: bool. Whether a thread writes its checkpoints, as where accelerators train.
 
     Returns:
         int, the id of the process.
@@ -51,6 +61,7 @@ def live(
         if behind:
             now = time.time
             time.time = lambda: now() - behind
+        checkpoints.is_on_accelerator = lambda _: in_background
         if dies_unnamed:
             checkpoint_management.update_checkpoint_state_internal = lambda *_, **__: os.kill(
                 os.getpid(), signal.SIGKILL

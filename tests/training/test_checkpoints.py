@@ -2,6 +2,7 @@
 
 import os
 import resource
+import threading
 from pathlib import Path
 
 import keras
@@ -10,11 +11,12 @@ import pytest
 import tensorflow as tf
 
 from d2v_tf.config import load_recipe
+from d2v_tf.training.checkpointer import Checkpointer
 from d2v_tf.training.checkpoints import (
-    Checkpointer,
     CheckpointError,
     Checkpoints,
     all_finite,
+    is_on_accelerator,
     named_variables,
 )
 from d2v_tf.training.model import build_model
@@ -279,12 +281,20 @@ def test_all_finite_looks_at_every_float_and_at_no_integer():
 class Recorder:
     """Stands for `Checkpoints`; refuses the steps in `refused`."""
 
+    in_background = False
+
     def __init__(self, refused=()):
         self.steps, self.refused = [], refused
 
-    def save(self, step):
+    def begin(self, step):
         self.steps.append(step)
-        return None if step in self.refused else f"step-{step}"
+        return step not in self.refused
+
+    def end(self):
+        return f"step-{self.steps[-1]}"
+
+    def save(self, step):
+        return self.end() if self.begin(step) else None
 
 
 @pytest.mark.parametrize(
@@ -507,18 +517,28 @@ def test_older_ones_go_when_the_newest_is_on_disk(tmp_path, monkeypatch):
 class FullDisk:
     """Stands for `Checkpoints` on a disk that is full until a step."""
 
-    def __init__(self, until):
-        self.until, self.steps = until, []
+    def __init__(self, until, in_background=False):
+        self.until, self.in_background = until, in_background
+        self.steps, self.is_writing = [], False
+
+    def begin(self, step):
+        self.begun, self.is_writing = step, self.in_background
+        return True
+
+    def end(self):
+        self.is_writing = False
+        if self.begun < self.until:
+            raise CheckpointError(f"no room for step {self.begun}")
+        self.steps.append(self.begun)
+        return f"step-{self.begun}"
 
     def save(self, step):
-        if step < self.until:
-            raise CheckpointError(f"no room for step {step}")
-        self.steps.append(step)
-        return f"step-{step}"
+        return self.end() if self.begin(step) else None
 
 
-def test_training_outlasts_a_full_disk_but_does_not_end_on_one():
-    warnings, disk = [], FullDisk(until=6)
+@pytest.mark.parametrize("in_background", [False, True])
+def test_training_outlasts_a_full_disk_but_does_not_end_on_one(in_background):
+    warnings, disk = [], FullDisk(until=6, in_background=in_background)
     checkpointer = Checkpointer(disk, start=0, steps=8, every=2, warn=warnings.append)
     for batch in range(8):
         checkpointer.on_train_batch_end(batch)
@@ -528,3 +548,84 @@ def test_training_outlasts_a_full_disk_but_does_not_end_on_one():
     last.on_train_batch_end(0)
     with pytest.raises(CheckpointError, match="no room for step 2"):
         last.on_train_batch_end(1)
+
+
+# Written by a thread while training goes on: what accelerators do.
+
+
+class Slowly:
+    """Holds back the thread that writes until it is told to go on."""
+
+    def __init__(self, monkeypatch):
+        self.go_on, self.began, write = threading.Event(), threading.Event(), Checkpoints._write
+
+        def slowly(checkpoints, step):
+            self.began.set()
+            assert self.go_on.wait(60)
+            return write(checkpoints, step)
+
+        monkeypatch.setattr(Checkpoints, "_write", slowly)
+
+
+def test_what_is_written_meanwhile_is_the_state_of_its_step(unbroken, tmp_path, monkeypatch):
+    model, slowly = new_model(seed=1), Slowly(monkeypatch)
+    checkpoints = Checkpoints(str(tmp_path), model, in_background=True)
+    checkpointer = Checkpointer(checkpoints, start=0, steps=9, every=3)
+    train(model, 0, 3, [checkpointer])
+    train(model, 3, 5, [checkpointer])  # the third update's state is not on disk yet
+    assert slowly.began.wait(60) and checkpointer.saved == 0
+    assert not list(tmp_path.glob("*.index"))
+    assert_same_state(state(model), unbroken[2])
+    slowly.go_on.set()
+    other = new_model(seed=2)
+    checkpoints.close()
+    assert Checkpoints(str(tmp_path), other).restore() == (3, [])
+    assert_same_state(state(other), unbroken[1])
+
+
+def test_what_a_thread_writes_is_waited_for_before_the_next_and_at_the_end(tmp_path):
+    model, warnings = new_model(seed=1), []
+    checkpoints = Checkpoints(str(tmp_path), model, in_background=True)
+    checkpointer = Checkpointer(checkpoints, start=0, steps=5, every=1, warn=warnings.append)
+    train(model, 0, 4, [checkpointer])
+    assert checkpointer.saved >= 3 and checkpointer.save_now() == 4
+    train(model, 4, 5, [checkpointer])
+    assert checkpointer.saved == 5 and not warnings
+    assert {p.stem for p in tmp_path.glob("*.index")} == {"step-3", "step-4", "step-5"}
+    other = new_model(seed=2)
+    assert Checkpoints(str(tmp_path), other).restore() == (5, [])
+    assert_same_state(state(other), state(model))
+
+
+def test_a_thread_that_finds_the_disk_full_says_so_after_an_update(saved, no_room):
+    folder, _ = saved
+    model, warnings = new_model(seed=1), []
+    checkpoints = Checkpoints(str(folder), model, in_background=True)
+    checkpointer = Checkpointer(checkpoints, start=3, steps=9, every=2, warn=warnings.append)
+    no_room()
+    train(model, 3, 4, [checkpointer])
+    checkpoints.close()
+    train(model, 4, 5, [checkpointer])
+    assert len(warnings) == 1 and "step 4 cannot be written" in warnings[0]
+    assert checkpointer.saved == 3
+
+
+def test_a_nan_is_not_handed_to_the_thread(tmp_path):
+    model = new_model(seed=1)
+    checkpoints = Checkpoints(str(tmp_path), model, in_background=True)
+    model.trainable_variables[0].assign(model.trainable_variables[0] * np.nan)
+    assert not checkpoints.begin(1) and not checkpoints.is_writing
+
+
+def test_cpus_write_at_once_and_accelerators_meanwhile(tmp_path):
+    assert not Checkpoints(str(tmp_path), new_model(seed=1)).in_background
+
+    class On:
+        def __init__(self, device):
+            self.device = device
+
+    task = "/job:worker/replica:0/task:1/device:"
+    assert [is_on_accelerator(On(f"{task}{d}:0")) for d in ("CPU", "GPU", "TPU")] == [
+        False, True, True,
+    ]  # fmt: skip
+    assert not is_on_accelerator(On(""))
