@@ -3,6 +3,7 @@
 import contextlib
 import math
 import os
+import time
 
 import keras
 import tensorflow as tf
@@ -34,17 +35,25 @@ class Evaluations:
         self.best_path = os.path.join(workdir, BEST)
         self.console, self.task, self.data, self.patience = console, task, data, patience
         self.log = log
+        records = read_json_lines(self.path)
+        if log and records and "seconds" in records[-1]:  # older runs have none
+            log.time_left.remember("evaluation", records[-1]["seconds"])
+
+    @property
+    def records(self):
+        """list of dict. The scores of each evaluation, oldest first, with its `step`."""
+        records = read_json_lines(self.path)
+        return [{k: v for k, v in r.items() if k != "seconds"} for r in records]
 
     @property
     def best(self):
         """The best record so far, the earliest of equals, or `None`."""
-        records = read_json_lines(self.path)
-        return max(records, key=self._goodness, default=None)
+        return max(self.records, key=self._goodness, default=None)
 
     @property
     def is_over(self):
         """bool. Whether `patience` evaluations passed since the best one."""
-        records = read_json_lines(self.path)
+        records = self.records
         if not self.patience or not records:
             return False
         return len(records) - 1 - records.index(self.best) >= self.patience
@@ -55,7 +64,7 @@ class Evaluations:
         Raises:
             RunStopped: where the weights are no numbers any more.
         """
-        records = read_json_lines(self.path)
+        records = self.records
         if any(record["step"] == step for record in records):
             return
         if not all_finite([variable.value for variable in self.task.weights]):
@@ -63,6 +72,7 @@ class Evaluations:
                 f"Weights are no finite numbers after step {step}. The last good checkpoint is "
                 f"kept. {CURES}"
             )
+        began = time.perf_counter()
         with self.log.time_left.pause("evaluation") if self.log else contextlib.nullcontext():
             scores = self.data.evaluate(self.task)
         before = max(map(self._goodness, records), default=-math.inf)
@@ -71,7 +81,8 @@ class Evaluations:
             temporary = self.best_path.replace(".weights.h5", ".tmp.weights.h5")
             self.task.save_weights(temporary)
             os.replace(temporary, self.best_path)
-        append_json(self.path, {"step": step, **scores})
+        took = round(time.perf_counter() - began, 3)
+        append_json(self.path, {"step": step, "seconds": took, **scores})
         numbers = {k: v for k, v in scores.items() if isinstance(v, (int, float))}
         self._draw(step, numbers)
         shown = "  ".join(f"{name} {value:.4g}" for name, value in numbers.items())
@@ -85,7 +96,7 @@ class Evaluations:
 
     def print_table(self, console):
         """Prints the scores of all evaluations, oldest first."""
-        records = read_json_lines(self.path)
+        records = self.records
         names = [k for k, v in records[-1].items() if isinstance(v, (int, float)) and k != "step"]
         table = Table("step", *names)
         best = self.best["step"]

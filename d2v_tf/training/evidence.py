@@ -4,6 +4,7 @@ import collections
 import contextlib
 import dataclasses
 import os
+import time
 from collections.abc import Callable, Iterable
 
 import keras
@@ -63,6 +64,13 @@ class Evidence:
         self.tasks = list(tasks)
         self.time_left = time_left or TimeLeft(steps=0)
         self.writer = None
+        took = {
+            record["task"]: record["seconds"]
+            for record in read_json_lines(self.path)
+            if record["of"] in OF_BACKBONE and "seconds" in record  # older runs have none
+        }
+        if took:
+            self.time_left.remember("probe", sum(took.values()))
 
     def write_to(self, writer, start):
         """From here on TensorBoard's `writer` gets the scores, those since `start` at once."""
@@ -132,10 +140,13 @@ class Evidence:
     def _measure(self, task, features_of, step, of):
         if self._is_done(task, step, of):
             return
+        began = time.perf_counter()
         train, test = features_of(task.train), features_of(task.test)
         if self._is_possible(task, train[1], test[1]):
+            scores = probe(train, test)
             counts = {"train_examples": len(train[1]), "test_examples": len(test[1])}
-            self._record(step, task, of, {**probe(train, test), **counts})
+            took = {"seconds": round(time.perf_counter() - began, 3)}
+            self._record(step, task, of, {**scores, **counts, **took})
 
     def _is_done(self, task, step, of):
         done = {(r["step"], r["of"], r["task"]) for r in read_json_lines(self.path)}

@@ -39,6 +39,10 @@ class TimeLeft:
         self.paused[kind] = time.perf_counter() - began
         self._pauses += self.paused[kind]
 
+    def remember(self, kind, seconds):
+        """What an earlier life of the run wrote down that `kind` took."""
+        self.paused[kind] = seconds
+
     def tick(self):
         """To be called at the end of each update."""
         now = time.perf_counter()

@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import time
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from rich.console import Console
 from d2v_tf.finetuning.probes import raw_features
 from d2v_tf.training.evidence import Evidence, ProbeTask
 from d2v_tf.training.logs import read_json_lines
+from d2v_tf.training.time_left import TimeLeft
 
 
 class Backbone:
@@ -159,3 +161,31 @@ def test_the_best_step_has_the_best_mean_of_all_tasks(evidence):
             one = dataclasses.replace(evidence.tasks[0], name=name)
             evidence._record(step, one, "pre-trained", {"knn": 1, "linear": found})
     assert evidence.best_step == 10  # the untrained backbone and the baseline are no candidates
+
+
+def test_a_run_that_goes_on_knows_what_a_probe_takes(tmp_path):
+    train, test = images_of_two_classes(60, 0), images_of_two_classes(40, 1)
+
+    def features(dataset):
+        time.sleep(0.1)
+        return raw_features(dataset)
+
+    tasks = [ProbeTask(name, train, test, "raw pixels", features) for name in ("class", "color")]
+
+    class Slow(Backbone):
+        def predict_on_batch(self, images):
+            time.sleep(0.25)  # twice for each of two tasks: train and test
+            return super().predict_on_batch(images)
+
+    console = Console(file=io.StringIO())
+    Evidence(str(tmp_path), console, tasks).measure_baselines(Slow())
+    left = TimeLeft(10, {"probe": 5})
+    Evidence(str(tmp_path), console, tasks, left)
+    assert left.paused["probe"] >= 1.0
+    assert left.paused["probe"] == pytest.approx(
+        sum(
+            r["seconds"]
+            for r in read_json_lines(tmp_path / "probes.jsonl")
+            if r["of"] == "untrained"
+        )
+    )
