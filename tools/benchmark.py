@@ -62,11 +62,16 @@ flags.register_validator(
     lambda sizes: all(size.isdecimal() and int(size) > 0 for size in sizes or ()),
     "numbers from 1 on",
 )
+# What is measured of --serving are a size's weights, in float32, beside PyTorch's.
+ONLY_STEPS = ("config", "precision", "xla", "data", "set", "peer")
 
 
 def main(argv):
     if len(argv) > 1:
         raise app.UsageError(f"unexpected argument: {argv[1]}")
+    useless = [name for name in ONLY_STEPS if FLAGS[name].present]
+    if FLAGS.serving and useless:
+        raise app.UsageError(f"--{useless[0]} is of no use to --serving")
     if not FLAGS.serving and (len(FLAGS.modality) != 1 or len(FLAGS.batch or ["1"]) != 1):
         raise app.UsageError("several modalities or batches are only for --serving")
     logging.set_verbosity(logging.WARNING)
@@ -97,8 +102,6 @@ def benchmark_serving():
     from d2v_tf.benchmark.timing import device_name
     from d2v_tf.errors import UserError
 
-    if FLAGS.peer:
-        raise UserError("--serving has PyTorch beside it by itself: leave out --peer.")
     if FLAGS.size not in SIZES:
         raise UserError(f"--serving: --size is {FLAGS.size!r}, not one of {', '.join(SIZES)}.")
     batches = [int(size) for size in FLAGS.batch or (1, 8, 32)]

@@ -27,7 +27,10 @@ flags.DEFINE_enum(
     "model's input.",
 )
 flags.DEFINE_integer(
-    "version", None, "Default: one more than the highest that is there.", lower_bound=1
+    "version",
+    None,
+    "Default: one more than the highest that is there; of --check, the highest.",
+    lower_bound=1,
 )
 flags.DEFINE_enum("precision", "float32", ["float32", "bfloat16"], "What the model computes in.")
 flags.DEFINE_bool(
@@ -48,6 +51,7 @@ flags.DEFINE_string(
 )
 # What has no meaning in a file, which holds the model alone.
 ONLY_SAVED_MODEL = ("version", "pairs", "preprocessing", "max_seconds", "warmup")
+EXPORTING = ("format", "precision", "pairs", "preprocessing", "max_seconds", "warmup")
 
 
 def main(argv):
@@ -59,9 +63,12 @@ def main(argv):
     useless = [name for name in ONLY_SAVED_MODEL if FLAGS[name].present]
     if FLAGS.format != "saved_model" and useless:
         raise app.UsageError(f"--{useless[0]} is of no use to --format={FLAGS.format}")
+    useless = [name for name in EXPORTING if FLAGS[name].present]
+    if FLAGS.check is not None and useless:
+        raise app.UsageError(f"--{useless[0]} is of no use to --check")
     logging.set_verbosity(logging.WARNING)
     if FLAGS.check is not None:
-        check(FLAGS.check)
+        check(FLAGS.check, FLAGS.version)
         return
     # Imported late, so that --help and a wrong flag answer at once.
     with without_banners():
@@ -94,10 +101,10 @@ def main(argv):
     print(f"{path}: written; --check={FLAGS.to} looks whether a server can load it")
 
 
-def check(folder):
+def check(folder, version):
     from serving.check import check_model
 
-    problems = check_model(folder)
+    problems = check_model(folder, version)
     for problem in problems:
         print(f"error: {problem}", file=sys.stderr)
     if problems:

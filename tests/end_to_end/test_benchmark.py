@@ -86,6 +86,7 @@ def test_a_users_mistake_is_one_line(flags, message):
         (["--modality=vision", "--batch=1,8"], "only for --serving"),
         (["--modality=vision,smell", "--serving"], "one of vision, speech, text"),
         (["--modality=vision", "--batch=0"], "numbers from 1 on"),
+        (["--modality=text", "--serving", "--precision=bfloat16"], "--precision is of no use"),
     ],
 )
 def test_wrong_flags(flags, message):

@@ -344,7 +344,7 @@ def test_a_session_answers_the_same(exported, answers, asked):
 def test_a_server_finds_nothing_wrong(exported, name):
     """Loaded and warmed up with what was written for it, as `tools/export.py --check` does."""
     lines = []
-    assert check_model(os.path.dirname(exported[name]), lines.append) == []
+    assert check_model(os.path.dirname(exported[name]), say=lines.append) == []
     signatures = len([line for line in lines if " -> " in line])
     assert signatures == (6 if name in ("audio", "ctc", "padding") else 2)
     assert lines[-1] == f"warm-up: {signatures} requests replayed"

@@ -47,7 +47,7 @@ def write_warmup(version, *requests, signature="serving_default"):
 
 def test_a_whole_model(model):
     lines = []
-    assert check_model(model, lines.append) == []
+    assert check_model(model, say=lines.append) == []
     assert "serving_default: x float32 [?] -> y float32 [?]" in lines
     assert lines[-1] == "warm-up: 2 requests replayed"
 
@@ -79,7 +79,7 @@ def break_variables(version):
 )
 def test_what_is_wrong_is_named(model, damage, problem):
     damage(model / "1")
-    problems = "\n".join(check_model(model, lambda line: None))
+    problems = "\n".join(check_model(model, say=lambda line: None))
     pytest.raises(ValueError, _raise, problems).match(problem)
 
 
@@ -108,12 +108,22 @@ def test_labels_are_counted(tmp_path):
     tf.saved_model.save(module, str(tmp_path / "1"), signatures=module.answer)
     (tmp_path / "1" / "assets").mkdir(exist_ok=True)
     (tmp_path / "1" / "assets" / "labels.txt").write_text("a\nb\n")
-    assert check_model(tmp_path, lambda line: None) == []
+    assert check_model(tmp_path, say=lambda line: None) == []
     (tmp_path / "1" / "assets" / "labels.txt").write_text("a\nb\nc\n")
-    (problem,) = check_model(tmp_path, lambda line: None)
+    (problem,) = check_model(tmp_path, say=lambda line: None)
     assert "has 3 lines, and there are 2 logits" in problem
 
 
+def test_an_older_version_is_checked_where_it_is_named(model):
+    shutil.copytree(model / "1", model / "2")
+    break_variables(model / "2")
+    lines = []
+    assert check_model(model, 1, lines.append) == [] and "checked: 1" in lines
+    (problem,) = check_model(model, say=lambda line: None)
+    assert f"{model}/2 does not load" in problem
+    assert check_model(model, 3, lambda line: None) == [f"{model} has no version 3."]
+
+
 def test_without_a_folder(tmp_path):
-    (problem,) = check_model(tmp_path / "none", print)
+    (problem,) = check_model(tmp_path / "none")
     assert "none cannot be read (No such file or directory)" in problem

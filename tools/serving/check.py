@@ -19,11 +19,12 @@ WARMUP = os.path.join("assets.extra", "tf_serving_warmup_requests")
 MOST_WARMUP_REQUESTS = 1000  # a server refuses a file with more
 
 
-def check_model(folder, say=print):
-    """Checks the version that a server would load, the highest.
+def check_model(folder, version=None, say=print):
+    """Checks a version of a model.
 
     Args:
         folder: str. Of a model's versions.
+        version: optional int. Default: the one that a server would load, the highest.
         say: callable(str), called with what is found.
 
     Returns:
@@ -39,7 +40,12 @@ def check_model(folder, say=print):
     if others:
         say(f"not seen by a server: {', '.join(others)}")
     say(f"versions: {', '.join(map(str, versions))}; the highest is served")
-    path = os.path.join(folder, versions[max(versions)])
+    if version is None:
+        version = max(versions)
+    elif version not in versions:
+        return [f"{folder} has no version {version}."]
+    say(f"checked: {version}")
+    path = os.path.join(folder, versions[version])
     try:
         signatures = read_signatures(path)
     except ValueError as error:
