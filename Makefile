@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet
 
 # By file: what a file's tests share is made once. Files with slow tests come first (conftest.py).
-PYTEST := -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+PYTEST := -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=40 --durations-min=5
 
 .PHONY: install pretrain test test-tf220 lint format clean
 
@@ -25,7 +25,11 @@ test-tf220: .venv-tf220/.installed
 		tests/pretraining/test_targets.py tests/pretraining/test_ema.py tests/pretraining/test_data2vec.py \
 		tests/data/test_vision.py::test_equal_seeds_give_equal_batches_and_a_later_start_continues \
 		tests/data/test_vision.py::test_a_bad_file_is_named_counted_and_replaced \
-		tests/training/test_checkpoints.py \
+		tests/training/test_checkpoints.py::test_a_restored_run_equals_an_unbroken_one_to_the_bit \
+		tests/training/test_checkpoints.py::test_a_damaged_checkpoint_is_passed_over_with_a_line \
+		tests/training/test_checkpoints.py::test_what_is_written_meanwhile_is_the_state_of_its_step \
+		tests/training/test_checkpoints.py::test_a_second_run_in_one_process_resumes_the_first \
+		tests/data/test_lanes.py \
 		tests/end_to_end/test_other_modalities.py::test_text_runs_resumes_and_leaves_a_preset \
 		tests/exporting/test_export.py::test_a_preset_in_bfloat16
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow starts: its banner
 from absl import app, flags, logging  # noqa: E402
+from quiet_start import without_banners  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -33,6 +34,11 @@ def main(argv):
     if len(argv) > 1:
         raise app.UsageError(f"unexpected argument: {argv[1]}")
     logging.set_verbosity(logging.WARNING)  # TensorFlow notes each checkpoint's inner workings
+    with without_banners():  # those of the processes of all runs, too
+        start()
+
+
+def start():
     # Imported late, so that --help and a wrong flag answer at once.
     from d2v_tf.errors import UserError
 

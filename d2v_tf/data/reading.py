@@ -211,6 +211,8 @@ def read_examples(records, load, transform, bad_examples, batch_size, drop_remai
 
 def _may_pass(candidate, load):
     """Whether the file system fails, and not the file: it is there, and its bytes do not come."""
+    if candidate.dtype == tf.string:  # a record's bytes have come
+        return False
     try:
         load(candidate)
     except (tf.errors.NotFoundError, FileNotFoundError):

@@ -73,7 +73,15 @@ def test_a_record_without_other_candidates_is_left_out():
     assert bad.count == CHUNK + 1
 
 
-def test_a_record_whose_every_candidate_fails_is_an_error():
+@pytest.fixture
+def pauses(monkeypatch):
+    """The pauses that are made, which take no time."""
+    made = []
+    monkeypatch.setattr(reading, "time", types.SimpleNamespace(sleep=made.append))
+    return made
+
+
+def test_a_record_whose_every_candidate_fails_is_an_error(pauses):
     candidates = np.array([[0, 1], [2, 3]])
     bad = BadExamples("numbers", 4, max_bad=1.0, warn=str)
     with pytest.raises(tf.errors.OpError):
@@ -98,14 +106,6 @@ def test_over_the_limit_every_report_raises():
         bad.report("b.png", "broken")
     with pytest.raises(DataError, match='first: a.png, "broken"'):
         bad.report("a.png", "broken")
-
-
-@pytest.fixture
-def pauses(monkeypatch):
-    """The pauses that are made, which take no time."""
-    made = []
-    monkeypatch.setattr(reading, "time", types.SimpleNamespace(sleep=made.append))
-    return made
 
 
 def read_three(fails, bad_examples):

@@ -61,7 +61,6 @@ def test_a_step_its_parts_and_its_input_are_measured(modality):
         "optimizer and EMA",
     ]
     assert result["input"]["examples_per_second"] > 0 and result["peak_memory"]["host"] > 1e8
-    assert sum(result["parts"].values()) == pytest.approx(1, abs=0.3)  # medians of few turns
 
 
 @pytest.mark.parametrize(

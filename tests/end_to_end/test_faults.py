@@ -16,6 +16,14 @@ from tests.data.test_vision_sources import write_records
 from tests.end_to_end.test_pretrain import ROOT, TINY, losses, run, stopped_by
 
 
+def write_flat(folder):
+    """A folder of images without classes, so that nothing is probed."""
+    folder.mkdir()
+    for number in range(30):
+        (folder / f"{number}.png").write_bytes(encode(picture(number)))
+    return folder
+
+
 def run_lives(module, folder, *settings):
     """Runs one of the modules beside this one; returns what it reports."""
     config = str(ROOT / "configs" / "pretrain" / "vision_tiny.yaml")
@@ -36,7 +44,8 @@ def run_lives(module, folder, *settings):
 @pytest.mark.slow  # twenty-two lives of a run
 def test_twenty_kills_change_nothing(tmp_path):
     """While it starts, between updates, while a checkpoint is written, and before it is named."""
-    settings = ["steps=40", "checkpoint_every=2"]
+    images = write_flat(tmp_path / "images")
+    settings = ["steps=40", "checkpoint_every=2", f"data.source=folder:{images}"]
     result = run_lives("kill_loop", str(tmp_path), *settings)
     assert result["statuses"] == [0, *[-9] * 20, 0], (tmp_path / "output").read_text()
     assert result["half_written"] == 4  # of checkpoints that had no index

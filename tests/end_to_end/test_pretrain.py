@@ -274,7 +274,11 @@ def test_the_preset_is_found_with_the_package_alone(finished):
 @pytest.mark.parametrize("xla", ["true", "parts"])
 def test_what_is_compiled_resumes_exactly_too(tmp_path, xla):
     """A process of its own may draw other random numbers than the one that was stopped."""
+    (tmp_path / "images").mkdir()
+    for number in range(9):  # without classes, so that nothing is probed
+        (tmp_path / "images" / f"{number}.png").write_bytes(encode(picture(number)))
     settings = ["steps=6", "checkpoint_every=3", "probe_every=0", f"xla={xla}", "model.dropout=0.1"]
+    settings.append(f"data.source=folder:{tmp_path}/images")
     done = run_anew(f"--workdir={tmp_path}/run", settings=settings)
     assert done.returncode == 0, done.stderr
     unbroken = losses(tmp_path / "run")

@@ -24,11 +24,11 @@ SETTINGS = [
     "checkpoint_every=100",
     "precision=float32",
     "schedule.warmup_steps=1",
-    "steps=3",
+    "steps=2",
     "keep_checkpoints=1",
     "xla=false",
 ]
-TRI_STAGE = ["schedule.hold_steps=1", "schedule.decay_steps=1"]
+TRI_STAGE = ["schedule.hold_steps=0", "schedule.decay_steps=1"]
 
 
 def write_examples(modality, folder):
@@ -92,19 +92,23 @@ def alone(tmp_path_factory):
     ],
 )
 def test_a_published_recipe_steps_and_saves_and_resumes(alone, tmp_path, recipe, parameters):
+    """Large does not go on: that takes as long again, and no other code."""
     modality, size = recipe.split("_")
     source, settings = write_examples(modality, tmp_path / "examples")
     workdir = tmp_path / "run"
     metrics = workdir / "metrics.jsonl"
-    if size == "base":  # that Large fits is seen without a stop
-        stop_after_an_update(start(modality, recipe, source, workdir, settings), metrics)
-    process = start(modality, recipe, source, workdir, settings)
-    stdout, stderr = process.communicate(timeout=800)
-    assert process.returncode == 0, stderr
-    assert ("resuming after step" in stdout) == (size == "base")
+    stop_after_an_update(start(modality, recipe, source, workdir, settings), metrics)
+    (saved,) = (workdir / "checkpoints").glob("step-1.data-*")
+    # The student, the teacher, Adam's two; a teacher shares what its layers need not.
+    assert saved.stat().st_size == pytest.approx(16 * parameters, rel=0.05)
+    if size == "base":
+        process = start(modality, recipe, source, workdir, settings)
+        stdout, stderr = process.communicate(timeout=800)
+        assert process.returncode == 0, stderr
+        assert "resuming after step 1" in stdout
+        preset = (workdir / "preset" / "model.weights.h5").stat().st_size
+        assert preset == pytest.approx(4 * parameters, rel=0.02)
     records = [json.loads(line) for line in metrics.read_text().splitlines()]
-    assert [r["step"] for r in records] == [1, 2, 3]
+    assert [r["step"] for r in records] == ([1, 2] if size == "base" else [1])
     assert np.isfinite([r["loss"] for r in records]).all()
-    saved = (workdir / "preset" / "model.weights.h5").stat().st_size
-    assert saved == pytest.approx(4 * parameters, rel=0.02)
     shutil.rmtree(workdir)  # gigabytes, which pytest would keep for three sessions

@@ -158,6 +158,7 @@ def test_a_classifier_fits_and_predicts_strings(preprocessor, pairs):
     classifier.compile(
         optimizer=keras.optimizers.Adam(0.02),
         loss=keras.losses.CategoricalCrossentropy(from_logits=True),
+        jit_compile=False,
     )
     texts = (ONE, TWO) if pairs else ONE
     labels = np.eye(2, dtype="float32")[[0, 1, 0]]

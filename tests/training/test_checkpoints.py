@@ -2,6 +2,7 @@
 
 import os
 import resource
+import shutil
 import threading
 from pathlib import Path
 
@@ -56,18 +57,26 @@ def assert_same_state(one, other):
         np.testing.assert_array_equal(one[name], other[name], err_msg=name)
 
 
-@pytest.fixture
-def saved(tmp_path):
+@pytest.fixture(scope="module")
+def three(tmp_path_factory):
     """Checkpoints of steps 1 to 3 and each one's state; the numbers differ from step to step."""
+    folder = tmp_path_factory.mktemp("three") / "checkpoints"
     model = new_model(seed=1)
-    checkpoints = Checkpoints(str(tmp_path / "checkpoints"), model)
+    checkpoints = Checkpoints(str(folder), model)
     states = {}
     for step in (1, 2, 3):
         for variable in named_variables(model).values():
             variable.assign_add(tf.ones_like(variable))
         checkpoints.save(step)
         states[step] = state(model)
-    return tmp_path / "checkpoints", states
+    return folder, states
+
+
+@pytest.fixture
+def saved(three, tmp_path):
+    """A copy of them, to be broken."""
+    folder, states = three
+    return shutil.copytree(folder, tmp_path / "checkpoints"), states
 
 
 def files_of(folder, step):
