@@ -19,22 +19,23 @@ h2, .note { display: none; } body { padding: 12px; } .tokens { margin: 2px 0 14p
 </style>"""
 FLAGS = "--headless --no-sandbox --disable-gpu --hide-scrollbars --disable-background-networking"
 MARGIN = 10  # pixels around what is to be seen
+COLORS = 64  # of a picture; all together take less than 300 kB
 
 
-def main(report, name, *tokens):
+def main(report, name, *count):
     """Writes both pictures.
 
     Args:
         report: str. A page of `tools/report.py`, of one run.
         name: str.
-        tokens: at most one str. How many paragraphs of tokens are kept in each section: all of them
-            are too many for a README.
+        count: at most one str. How many figures, or paragraphs of tokens, are kept in each section:
+            all of them are too many for a README.
     """
     page = Path(report).read_text(encoding="utf-8")
     head, *sections = re.split(r"(?=<h2>)", page)
     kept = [s for s in sections if s.startswith(tuple(f"<h2>{title}<" for title in SECTIONS))]
-    if tokens:
-        kept = [_first_paragraphs(section, int(tokens[0])) for section in kept]
+    if count:
+        kept = [_first(section, int(count[0])) for section in kept]
     with tempfile.TemporaryDirectory() as folder:
         cut = Path(folder) / "cut.html"
         cut.write_text(head.split("<body>")[0] + STYLE + "<body>" + "".join(kept), encoding="utf-8")
@@ -53,15 +54,15 @@ def main(report, name, *tokens):
                 check=True,
                 capture_output=True,
             )
-            _trimmed(Image.open(shot)).quantize(256).save(
+            _trimmed(Image.open(shot)).quantize(COLORS).save(
                 Path(__file__).with_name(f"{name}_{scheme}.png"), optimize=True
             )
 
 
-def _first_paragraphs(section, count):
-    found = re.findall(r'<p class="tokens">.*?</p>', section, re.DOTALL)
-    for paragraph in found[count:]:
-        section = section.replace(paragraph, "")
+def _first(section, count):
+    examples = r'<p class="tokens">.*?</p>|<figure>.*?</figure>'
+    for example in re.findall(examples, section, re.DOTALL)[count:]:
+        section = section.replace(example, "")
     return section
 
 
