@@ -6,9 +6,12 @@ import tensorflow as tf
 
 from d2v_tf.data.indexed import shuffled
 
-# Records that are shuffled together, those of all lanes.
+# Records in memory to be shuffled, of all lanes: each shuffles its own part of them.
 SHUFFLE_BLOCK = 4096
+UNSHUFFLED_BLOCK = 64
 MAX_LANES = 64
+# Up to so many files each may have a lane, so that few files are mixed as well as many.
+FEW_FILES = 16
 # An example that cannot be read is replaced by one of the two that follow it.
 NUM_REPLACEMENTS = 2
 
@@ -16,26 +19,28 @@ NUM_REPLACEMENTS = 2
 def count_lanes(num_files, num_examples):
     """How many lanes files have: a power of 2, so that usual numbers of workers divide it.
 
-    A lane is two files or more, for it begins in the middle of one, and what is before that is
-    read and dropped.
+    A lane of many is two files or more, for it begins in the middle of one, and what is before
+    that is read and dropped.
 
     Args:
         num_files, num_examples: ints.
     """
-    most = min(MAX_LANES, num_files // 2, num_examples // (NUM_REPLACEMENTS + 1))
+    files = max(num_files // 2, min(num_files, FEW_FILES))
+    most = min(MAX_LANES, files, num_examples // (NUM_REPLACEMENTS + 1))
     return 1 << max(most, 1).bit_length() - 1
 
 
-def choose_block(num_lanes, num_examples):
+def choose_block(num_lanes, num_examples, at_least):
     """How many records of a lane are shuffled together.
 
     Args:
         num_lanes, num_examples: ints.
+        at_least: int. How many there should be.
 
     Returns:
-        int, such that a lane's last block, too, has enough records to replace one that is bad.
+        int, a little more, such that a lane's last block, too, has enough records to replace one
+        that is bad; `at_least` where no such number is near.
     """
-    at_least = max(1, SHUFFLE_BLOCK // num_lanes)
     sizes = {num_examples // num_lanes, -(-num_examples // num_lanes)}
     for block in range(at_least, at_least + 2 * NUM_REPLACEMENTS + 2):
         if all(size % block == 0 or size % block > NUM_REPLACEMENTS for size in sizes):
@@ -67,7 +72,8 @@ def read_epoch(parts, epoch, seed, start, every, shuffle=True):
     skips, takes = tf.cast(skips, tf.int64), tf.cast(takes, tf.int64)
     num_examples = sum(take for _, _, take in parts)
     num_lanes = count_lanes(len(parts), num_examples) if shuffle else 1
-    block = choose_block(num_lanes, num_examples)
+    together = max(1, SHUFFLE_BLOCK // num_lanes) if shuffle else UNSHUFFLED_BLOCK
+    block = choose_block(num_lanes, num_examples, together)
     if shuffle and len(parts) > 1:
         order = shuffled(tf.range(len(parts), dtype=tf.int64), epoch, seed, len(parts))
         files, skips, takes = (tf.gather(column, order) for column in (files, skips, takes))
@@ -89,17 +95,25 @@ def read_epoch(parts, epoch, seed, start, every, shuffle=True):
         number = before // block
         blocks = between(first + number * block, last).batch(block).enumerate(number)
 
-        def with_replacements(number, records):
-            if shuffle:
-                key = epoch * 2**32 + lane * 2**26 + number
-                # Dataset.shuffle takes no seed tensor once TensorFlow's global seed is 0.
-                records = tf.random.experimental.stateless_shuffle(
-                    records, tf.stack([tf.constant(seed, tf.int64), key])
-                )
-            following = [tf.roll(records, -i, 0) for i in range(1, NUM_REPLACEMENTS + 1)]
-            return tf.stack([records, *following], axis=1)
+        def shuffle_block(number, records):
+            key = epoch * 2**32 + lane * 2**26 + number
+            # Dataset.shuffle takes no seed tensor once TensorFlow's global seed is 0.
+            return tf.random.experimental.stateless_shuffle(
+                records, tf.stack([tf.constant(seed, tf.int64), key])
+            )
 
-        return blocks.map(with_replacements).prefetch(1).unbatch().skip(before % block)
+        def with_replacements(records):
+            """One at a time: all together would be the block several times in memory."""
+            size = tf.size(records, tf.int64)
+            following = tf.range(NUM_REPLACEMENTS + 1, dtype=tf.int64)
+            places = tf.data.Dataset.range(size)
+            return places.map(lambda place: tf.gather(records, (place + following) % size))
+
+        if shuffle:
+            blocks = blocks.map(shuffle_block)
+        else:
+            blocks = blocks.map(lambda _, records: records)
+        return blocks.prefetch(1).flat_map(with_replacements).skip(before % block)
 
     lanes_apart = math.gcd(every, num_lanes)
     lanes = (start + tf.range(0, num_lanes, lanes_apart, dtype=tf.int64)) % num_lanes

@@ -46,8 +46,8 @@ class RecordSource:
     def records(self, start, seed, shuffle=True, num_shards=1, shard=0):
         """The examples of positions `start`, `start + 1`, ... without end, undecoded.
 
-        An epoch reads its files in an order drawn from (seed, epoch), some of them in turn, and
-        shuffles each 4,096 records that come one after the other. To start in the middle of one,
+        An epoch reads its files in an order drawn from (seed, epoch), up to 64 of them in turn,
+        and each in blocks that are shuffled, 4,096 records in all. To start in the middle of one,
         and to read the positions of one worker of several, few other files are opened: `lanes.py`.
 
         Args and result: as `IndexedSource.records`; a candidate is a serialized record.

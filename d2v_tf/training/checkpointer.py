@@ -46,7 +46,7 @@ class Checkpointer(keras.callbacks.Callback):
                 self._end()
                 if self.checkpoints.begin(self.step):
                     self.begun = self.step
-                if not self.checkpoints.in_background:
+                if not self.checkpoints.is_writing:
                     self._end()
 
     def save_now(self):
@@ -61,6 +61,17 @@ class Checkpointer(keras.callbacks.Callback):
                 if self.step > self.saved and self.checkpoints.save(self.step):
                     self.saved = self.step
         return self.saved
+
+    def close(self):
+        """Waits for what is being written, and says how that ended.
+
+        Raises:
+            CheckpointError: where it cannot be written, and there is no `warn`.
+        """
+        try:
+            self._end()
+        finally:
+            self.checkpoints.close()
 
     def _end(self):
         begun, self.begun = self.begun, None

@@ -46,9 +46,10 @@ class Checkpoints:
     enough: it forgets what was saved by a clock that was later. The input's position is a function
     of the step and is not stored.
 
-    A checkpoint is on disk when `save` returns. `begin` copies the state to the host's memory and
-    returns; a thread writes the copy while training goes on. TensorFlow's own asynchronous
-    checkpoints do not tell whether what they wrote is there, nor why not.
+    A checkpoint is on disk when `save` returns. Where an accelerator trains, `begin` copies the
+    state to the host's memory and returns, and a thread writes the copy while training goes on.
+    TensorFlow's own asynchronous checkpoints do not tell whether what they wrote is there, nor why
+    not.
 
     Args:
         folder: str. Made if missing.
@@ -56,8 +57,8 @@ class Checkpoints:
         keep: int. The last ones to keep.
         keep_every: int. Those of steps that it divides are kept for good, under `kept/`; 0 = none.
         in_background: optional bool, whether `begin` returns before all is written. Default: where
-            an accelerator trains. A CPU would write in the time that it takes from training, and
-            would hold the state twice.
+            an accelerator trains. A CPU would take the time from training all the same, and would
+            hold the state twice.
     """
 
     def __init__(self, folder, model, keep=3, keep_every=0, in_background=None):
@@ -106,13 +107,13 @@ class Checkpoints:
             self._copy()
             self._begun = self._thread.submit(self._write, step)
         else:
-            self._begun = functools.partial(self._write, step)
+            self._begun = _run_now(self._write, step)
         return True
 
     @property
     def is_writing(self):
         """bool. Whether `end` would have to wait for the thread."""
-        return isinstance(self._begun, futures.Future) and not self._begun.done()
+        return self._begun is not None and not self._begun.done()
 
     def end(self):
         """Waits until what was begun is on disk.
@@ -124,11 +125,13 @@ class Checkpoints:
             CheckpointError: where it cannot be written; the ones before are as they were.
         """
         begun, self._begun = self._begun, None
-        return begun.result() if self.in_background else begun()
+        return begun.result()
 
     def close(self):
-        """Waits for the thread, if it still writes."""
+        """Waits for the thread, if it still writes, and gives the copy's memory back."""
         self._thread.shutdown()
+        self._copies.clear()
+        self.__dict__.pop("manager", None)  # which holds them, too
 
     def _copy(self):
         with tf.device("CPU:0"):
@@ -333,6 +336,16 @@ def _stored_name(name):
     """What TensorFlow calls a variable of this name in a checkpoint."""
     escaped = name.replace(".", "..").replace("/", ".S")
     return f"variables/{escaped}/.ATTRIBUTES/VARIABLE_VALUE"
+
+
+def _run_now(function, *arguments):
+    """What a thread pool's `submit` does, done when it returns."""
+    future = futures.Future()
+    try:
+        future.set_result(function(*arguments))
+    except CheckpointError as error:
+        future.set_exception(error)
+    return future
 
 
 def is_on_accelerator(variable):

@@ -75,13 +75,13 @@ class Evaluations:
         began = time.perf_counter()
         with self.log.time_left.pause("evaluation") if self.log else contextlib.nullcontext():
             scores = self.data.evaluate(self.task)
+        took = round(time.perf_counter() - began, 3)
         before = max(map(self._goodness, records), default=-math.inf)
         if self._goodness(scores) > before or not os.path.exists(self.best_path):
             # Written before its score is: a run killed in between evaluates again.
             temporary = self.best_path.replace(".weights.h5", ".tmp.weights.h5")
             self.task.save_weights(temporary)
             os.replace(temporary, self.best_path)
-        took = round(time.perf_counter() - began, 3)
         append_json(self.path, {"step": step, "seconds": took, **scores})
         numbers = {k: v for k, v in scores.items() if isinstance(v, (int, float))}
         self._draw(step, numbers)

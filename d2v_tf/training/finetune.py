@@ -248,7 +248,7 @@ def _fit(recipe, console, data, model, checkpoints, evaluations, log):
             checkpoints, start, recipe.steps, recipe.checkpoint_every, time_left=log.time_left
         )
         with (
-            contextlib.closing(checkpoints),
+            contextlib.closing(checkpointer),
             StopOnRequest(checkpointer.save_now, console) as stop,
         ):
             model.fit(

@@ -1,5 +1,6 @@
 """One pre-training run, from recipe to preset."""
 
+import contextlib
 import functools
 import os
 import re
@@ -332,7 +333,8 @@ def _fit(
         takes_long.append(stop.again_every(recipe.probe_every, start))
 
     try:
-        with stop, watched(replicas.services):
+        writes = checkpointer if replicas.is_chief else checkpoints
+        with contextlib.closing(writes), stop, watched(replicas.services):
             model.fit(
                 replicas.distribute(functools.partial(data.batches, start)),
                 steps_per_epoch=recipe.steps - start,
@@ -354,6 +356,5 @@ def _fit(
     finally:
         if looks:
             looks.stop()
-        checkpoints.close()
         if replicas.is_chief:
             log.close()

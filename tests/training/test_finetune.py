@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import os
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -129,6 +130,12 @@ def test_a_stopped_run_goes_on_as_if_it_had_not(start, tmp_path, monkeypatch):
         for path in tmp_path.glob("*/evaluations.jsonl")
     ]
     assert len(scores) == 2 and scores[0] == scores[1]
+    # What an evaluation takes is known to the run that goes on.
+    log, console = finetuning.TimeLeft(1), io.StringIO()
+    told = SimpleNamespace(time_left=log)
+    finetuning.Evaluations(str(tmp_path / "stopped"), Console(file=console), None, None, log=told)
+    took = read_json_lines(tmp_path / "stopped" / "evaluations.jsonl")[-1]["seconds"]
+    assert log.paused == {"evaluation": took} and took > 0
 
 
 def test_compiling_all_or_parts_makes_no_difference(start, tmp_path):
