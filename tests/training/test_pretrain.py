@@ -47,15 +47,15 @@ def test_the_end_of_a_run_that_fails_in_every_way(start, tmp_path, monkeypatch):
     # A photo cannot be read twice, and then it can.
     def break_one(*arguments):
         paths[3].unlink()
-        paths[3].mkdir()
+        paths[3].symlink_to(paths[3])  # a loop: there, and not to be read
         return build_model(*arguments)
 
     def sleep(seconds):
         with lock:  # of several threads, which read it for one epoch and for the next
             pauses.append(seconds)
-            if seconds == 5.0 and paths[3].is_dir():
-                paths[3].rmdir()
-                paths[3].write_bytes(content)
+            if seconds == 5.0 and paths[3].is_symlink():
+                (tmp_path / "whole").write_bytes(content)
+                os.replace(tmp_path / "whole", paths[3])  # at once: others read meanwhile
 
     build_model = pretrain.build_model
     with monkeypatch.context() as patch:
