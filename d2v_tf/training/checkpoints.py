@@ -1,6 +1,5 @@
 """Checkpoints from which a run continues as if it had never stopped."""
 
-import errno
 import functools
 import glob
 import os
@@ -11,6 +10,15 @@ from concurrent import futures
 import tensorflow as tf
 
 from d2v_tf.errors import UserError
+from d2v_tf.training.checkpoint_files import (
+    drop_broken_list,
+    listed_in,
+    put_on_disk,
+    remove_checkpoint,
+    saved_in,
+    step_of,
+    sweep_folder,
+)
 
 
 class CheckpointError(UserError):
@@ -74,8 +82,8 @@ class Checkpoints:
     @functools.cached_property
     def manager(self):
         """What writes; made when something is saved, so that restoring changes no file."""
-        _drop_broken_list(self.folder)
-        _sweep(self.folder)
+        drop_broken_list(self.folder)
+        sweep_folder(self.folder)
         source = self.checkpoint
         if self.in_background:
             source = tf.train.Checkpoint(variables=self._copies)
@@ -144,10 +152,10 @@ class Checkpoints:
     def _write(self, step):
         try:
             path = self.manager.save(checkpoint_number=step)
-            _put_on_disk(path)
+            put_on_disk(path)
         except (tf.errors.OpError, OSError) as error:
             if not os.path.exists(os.path.join(self.folder, f"step-{step}.index")):
-                _remove(self.folder, step)
+                remove_checkpoint(self.folder, step)
             raise CheckpointError(
                 f"The checkpoint of step {step} cannot be written to {self.folder} "
                 f"({_reason(error)}). Those before it are whole. Free some space, or lower "
@@ -155,9 +163,9 @@ class Checkpoints:
             ) from error
         if self.keep_every and step % self.keep_every == 0:
             self._keep_for_good(path)
-        for old in sorted(_saved_in(self.folder))[: -self.keep]:
+        for old in sorted(saved_in(self.folder))[: -self.keep]:
             if old < step:  # also those that TensorFlow has forgotten
-                _remove(self.folder, old)
+                remove_checkpoint(self.folder, old)
         return path
 
     def _keep_for_good(self, path):
@@ -180,7 +188,7 @@ class Checkpoints:
                 except OSError:  # not every file system has links
                     shutil.copyfile(file, temporary)
                 os.replace(temporary, target)
-            _put_on_disk(os.path.join(kept, os.path.basename(path)))
+            put_on_disk(os.path.join(kept, os.path.basename(path)))
         except OSError as error:
             for part in glob.glob(f"{glob.escape(kept)}/*.tmp"):
                 os.remove(part)
@@ -192,10 +200,10 @@ class Checkpoints:
     def _paths(self):
         """All checkpoints, newest first."""
         # What is listed and gone is passed over, and said so; but the list has one more than stay.
-        saved = _saved_in(self.folder)
-        listed = {_step_of(path): path for path in _listed_in(self.folder) or ()}
+        saved = saved_in(self.folder)
+        listed = {step_of(path): path for path in listed_in(self.folder) or ()}
         gone = {step: path for step, path in listed.items() if step > min(saved, default=0)}
-        found = {**gone, **_saved_in(os.path.join(self.folder, "kept")), **saved}
+        found = {**gone, **saved_in(os.path.join(self.folder, "kept")), **saved}
         return [path for _, path in sorted(found.items(), reverse=True)]
 
     def restore(self):
@@ -216,7 +224,7 @@ class Checkpoints:
                 # Reads every variable before the first is changed only in so far as TensorFlow
                 # does: after a failure the next older checkpoint overwrites all of them.
                 self.checkpoint.restore(path).assert_consumed()
-                return _step_of(path), passed_over
+                return step_of(path), passed_over
             except (tf.errors.OpError, ValueError, AssertionError) as error:
                 if isinstance(error, CheckpointError):
                     raise
@@ -253,59 +261,6 @@ class Checkpoints:
             )
 
 
-def _saved_in(folder):
-    """dict of step to the path of its checkpoint."""
-    indices = glob.glob(f"{glob.escape(folder)}/step-*.index")
-    return {_step_of(path): path for path in (index.removesuffix(".index") for index in indices)}
-
-
-def _remove(folder, step):
-    """Removes a checkpoint, or what was written of it."""
-    # The index comes first: without it a checkpoint does not count.
-    for part in sorted(glob.glob(f"{glob.escape(folder)}/step-{step}[._]*"), reverse=True):
-        shutil.rmtree(part) if os.path.isdir(part) else os.remove(part)
-
-
-def _put_on_disk(path):
-    """Waits until a checkpoint's files and their names would outlast a power cut."""
-    for file in [*glob.glob(f"{glob.escape(path)}.*"), os.path.dirname(path)]:
-        number = os.open(file, os.O_RDONLY)
-        try:
-            os.fsync(number)
-        except OSError as error:
-            if error.errno != errno.EINVAL:  # a file system that keeps no folders
-                raise
-        finally:
-            os.close(number)
-
-
-def _sweep(folder):
-    """Removes what runs that were killed while saving have left."""
-    whole = _saved_in(folder)
-    for part in glob.glob(f"{glob.escape(folder)}/step-*"):
-        found = re.search(r"/step-(\d+)(_temp|\.data)", part)
-        if found and (found.group(2) == "_temp" or int(found.group(1)) not in whole):
-            shutil.rmtree(part) if os.path.isdir(part) else os.remove(part)
-    for part in glob.glob(f"{glob.escape(folder)}/kept/*.tmp"):
-        os.remove(part)
-
-
-def _listed_in(folder):
-    """The paths in TensorFlow's list; `None` where that is missing or cannot be read."""
-    try:
-        state = tf.train.get_checkpoint_state(folder)
-    except ValueError:
-        return None
-    return None if state is None else list(state.all_model_checkpoint_paths)
-
-
-def _drop_broken_list(folder):
-    """Removes TensorFlow's list of checkpoints where it cannot be read, as after a power cut."""
-    path = os.path.join(folder, "checkpoint")
-    if os.path.exists(path) and _listed_in(folder) is None:
-        os.remove(path)
-
-
 def _reason(error):
     return str(error).strip().splitlines()[0][:200]
 
@@ -326,10 +281,6 @@ def read_newest(folder, names):
     reader = tf.train.load_checkpoint(path)
     keys = [_stored_name(name) for name in names]
     return [reader.get_tensor(key) for key in keys] if all(map(reader.has_tensor, keys)) else []
-
-
-def _step_of(path):
-    return int(re.search(r"step-(\d+)$", path).group(1))
 
 
 def _stored_name(name):
