@@ -13,7 +13,7 @@ from tests.end_to_end.test_pretrain import ROOT, TINY, losses, run
 from tests.forked_tools import run_tool
 
 STEPS = "steps=10"
-# In the order of the files, of which the third has its broken record near its end.
+# In the order of the files, of which the third has a broken record: after two files' updates.
 SETTINGS = [STEPS, "checkpoint_every=1", "data.shuffle=false"]
 
 
@@ -37,7 +37,7 @@ def stopped(tmp_path_factory):
     root = tmp_path_factory.mktemp("stopped")
     (root / "shards").mkdir()
     for part in range(4):
-        examples = [(f"{part}-{i}", encode(picture(i)), None) for i in range(16)]
+        examples = [(f"{part}-{i}", encode(picture(i)), None) for i in range(32)]
         write_records(root / "shards" / f"part-{part}.tfrecord", examples)
     shard = root / "shards" / "part-2.tfrecord"
     good = shard.read_bytes()
