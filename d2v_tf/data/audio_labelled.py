@@ -10,6 +10,7 @@ from d2v_tf.data import speech
 from d2v_tf.data.audio_files import SAMPLE_RATE
 from d2v_tf.data.labels import check_label, class_numbers, labels_of
 from d2v_tf.data.mixing import WaveformMixer
+from d2v_tf.data.no_autograph import no_autograph
 from d2v_tf.data.reading import DataError, read_examples
 from d2v_tf.data.seeds import stream_seed
 from d2v_tf.data.speech_sources import SpeechFiles
@@ -49,6 +50,7 @@ def plan_training(
     )
 
 
+@no_autograph
 def training_dataset(
     source,
     *,
@@ -158,6 +160,7 @@ def training_dataset(
     return batches.map(finish, num_parallel_calls=tf.data.AUTOTUNE).prefetch(1)
 
 
+@no_autograph
 def evaluation_dataset(
     source,
     *,

@@ -9,6 +9,7 @@ import zlib
 
 import tensorflow as tf
 
+from d2v_tf.data.no_autograph import no_autograph
 from d2v_tf.errors import UserError
 
 # Examples that one call reads: enough to make the call's own cost small.
@@ -116,6 +117,7 @@ class BadExamples:
         raise self.error
 
 
+@no_autograph
 def read_examples(records, load, transform, bad_examples, batch_size, drop_remainder=False):
     """Reads one example for each record, in the order of the records.
 
@@ -137,11 +139,13 @@ def read_examples(records, load, transform, bad_examples, batch_size, drop_remai
         that fails is left out; where it is more and all fail, a `DataError` is raised.
     """
 
+    @tf.function(autograph=False)
+    def read(position, candidate):
+        """Traced once, for all the datasets below that map it."""
+        return {**transform(load(candidate), position), "position": position}
+
     def read_good(positions, candidates):
         """Rows of those that can be read."""
-
-        def read(position, candidate):
-            return {**transform(load(candidate), position), "position": position}
 
         rows = tf.data.Dataset.from_tensor_slices((positions, candidates)).map(read)
         spec = rows.element_spec

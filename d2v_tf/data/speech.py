@@ -12,6 +12,7 @@ from d2v_tf.backbones.preprocessing import EPSILON, normalize_waveform
 from d2v_tf.data import reading
 from d2v_tf.data.audio_files import SAMPLE_RATE, AudioError
 from d2v_tf.data.length_buckets import BucketPlan, choose_bucket_lengths
+from d2v_tf.data.no_autograph import no_autograph
 from d2v_tf.data.reading import ATTEMPTS, DataError, read_examples
 from d2v_tf.data.seeds import stream_seed
 from d2v_tf.data.speech_sources import SpeechFiles
@@ -73,6 +74,7 @@ def plan_batches(
     )
 
 
+@no_autograph
 def pretraining_dataset(
     source,
     *,
@@ -204,6 +206,7 @@ def _check_shards(sizes, num_shards):
         raise DataError(f"data: a batch of {uneven[0]} examples has no {num_shards} equal parts.")
 
 
+@no_autograph
 def evaluation_dataset(
     source,
     *,

@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from d2v_tf.data.indexed import IndexedSource
+from d2v_tf.data.no_autograph import no_autograph
 from d2v_tf.data.packing import Packer
 from d2v_tf.data.prepare_text import read_source
 from d2v_tf.data.reading import DataError, read_examples
@@ -173,6 +174,7 @@ def _open_prepared(spec, folder, files=None):
     return Corpus(source, load_tokenizer(os.path.join(folder, TOKENIZER)), row_length)
 
 
+@no_autograph
 def pretraining_dataset(
     corpus,
     *,

@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from d2v_tf.data.indexed import shuffled
 from d2v_tf.data.length_buckets import choose_bucket_lengths
+from d2v_tf.data.no_autograph import no_autograph
 from d2v_tf.data.reading import DataError
 
 # Texts that are tokenised at once: lists of Python's ints are large.
@@ -190,6 +191,7 @@ def cut_longest(ids, room):
     return [ids[0][: room - second], ids[1][:second]]
 
 
+@no_autograph
 def training_dataset(
     tokenized,
     *,
@@ -251,6 +253,7 @@ def training_dataset(
     return batches.prefetch(tf.data.AUTOTUNE)
 
 
+@no_autograph
 def evaluation_dataset(tokenized, *, batch_size, lengths=None):
     """Each example once, in order.
 

@@ -6,6 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from d2v_tf.data.audio_files import SAMPLE_RATE
+from d2v_tf.data.no_autograph import no_autograph
 from d2v_tf.data.reading import DataError
 from d2v_tf.data.speech import (
     SHORTEST,
@@ -117,6 +118,7 @@ def plan_transcribed(source, *, batch_seconds, buckets=4, seed=0, shuffle=True):
     )
 
 
+@no_autograph
 def transcribed_dataset(
     source,
     labels,
@@ -190,6 +192,7 @@ def transcribed_dataset(
     return batches.map(finish, num_parallel_calls=tf.data.AUTOTUNE).prefetch(1)
 
 
+@no_autograph
 def recognition_dataset(source, *, batch_seconds, bad_examples, buckets=4):
     """Each utterance once, whole however long it is, to measure recognition on.
 

@@ -5,6 +5,7 @@ import math
 import tensorflow as tf
 
 from d2v_tf.data.labels import check_label
+from d2v_tf.data.no_autograph import no_autograph
 from d2v_tf.data.reading import read_examples
 from d2v_tf.data.seeds import stream_seed
 from d2v_tf.masking import block_mask
@@ -15,6 +16,7 @@ CROP, FLIP, JITTER, MASK = (stream << 40 for stream in range(1, 5))
 CROP_ATTEMPTS = 10
 
 
+@no_autograph
 def pretraining_dataset(
     source,
     *,
@@ -94,6 +96,7 @@ def pretraining_dataset(
     return batches.map(finish, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
 
 
+@no_autograph
 def evaluation_dataset(
     source, *, image_shape, mean, std, batch_size, bad_examples, keep=None, num_classes=None
 ):

@@ -7,6 +7,7 @@ from d2v_tf.data import vision
 from d2v_tf.data.keras_layers import StatelessSeeds, pipeline_layer
 from d2v_tf.data.labels import check_label, class_numbers
 from d2v_tf.data.mixing import ImageMixer
+from d2v_tf.data.no_autograph import no_autograph
 from d2v_tf.data.rand_augment import RandAugment
 from d2v_tf.data.reading import read_examples
 from d2v_tf.data.seeds import stream_seed
@@ -15,6 +16,7 @@ from d2v_tf.data.seeds import stream_seed
 AUGMENT, ERASE, MIX = (stream << 40 for stream in range(5, 8))
 
 
+@no_autograph
 def training_dataset(
     source,
     *,
@@ -118,6 +120,7 @@ def training_dataset(
     return batches.map(finish, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
 
 
+@no_autograph
 def evaluation_dataset(
     source, *, class_names, image_shape, mean, std, batch_size, bad_examples, keep=None
 ):
