@@ -103,3 +103,18 @@ def test_the_gain_is_measured_once():
 
 def test_every_precision_has_a_keras_policy():
     assert precision.POLICIES == {"float32": "float32", "bfloat16": "mixed_bfloat16"}
+
+
+@pytest.mark.parametrize(
+    ("rounds", "gain"), [([2.0, 1.6, 1.9], 1.6), ([2.0, 0.5], 0.5), ([0.5], 0.5)]
+)
+def test_a_gain_is_what_every_round_finds(monkeypatch, rounds, gain):
+    precision.bfloat16_gain.cache_clear()
+    left = list(rounds)
+    monkeypatch.setattr(precision, "time_gain", lambda: left.pop(0))
+    assert precision.bfloat16_gain() == gain and not left
+    precision.bfloat16_gain.cache_clear()
+
+
+def test_a_round_times_both():
+    assert 0 < precision.time_gain(size=64, repeats=1) < float("inf")
