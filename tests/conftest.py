@@ -1,5 +1,6 @@
 """What every test may rely on: few threads, fixed seeds, Keras' own defaults."""
 
+import gc
 import os
 from pathlib import Path
 
@@ -17,6 +18,11 @@ def pytest_collection_modifyitems(items):
     """Files with slow tests first: several processes then end at about the same time."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
+
+
+def pytest_collection_finish():
+    """What was imported stays: to look through it for garbage takes a second of every twenty."""
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

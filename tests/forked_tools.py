@@ -6,6 +6,7 @@ forgets to import would not be missed here; one run of each tool is a plain proc
 """
 
 import atexit
+import gc
 import importlib
 import json
 import os
@@ -74,6 +75,7 @@ def fork_for_requests():
 def main():
     for module in IMPORTED:
         importlib.import_module(module)
+    gc.freeze()  # or a fork looks through all that was imported, and copies it
     request = fork_for_requests()
     if request is None:
         return

@@ -28,6 +28,7 @@ TINY = [
     "xla=false",
     "batch_size=8",
     "log_every=1",
+    "data.probe_examples=40",
 ]
 
 
@@ -82,7 +83,7 @@ def losses(workdir):
 def finished(tmp_path_factory):
     """A short run on the embedded digits, from first to last update."""
     workdir = tmp_path_factory.mktemp("runs") / "digits"
-    settings = ["steps=14", "checkpoint_every=4", "probe_every=7"]
+    settings = ["steps=14", "checkpoint_every=4", "probe_every=7", "data.probe_examples=1000"]
     done = run_anew(f"--workdir={workdir}", settings=settings)
     assert done.returncode == 0, done.stderr
     return workdir, done
