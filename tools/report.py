@@ -2,6 +2,7 @@
 
 python tools/report.py --workdir=runs/x
 python tools/report.py --workdir=runs/x --workdir=runs/y --out=both.html
+python tools/report.py --workdir=runs/tuned     # with --seeds=0,1,2 before: all of them
 """
 
 import os
@@ -15,7 +16,9 @@ from quiet_start import without_banners  # noqa: E402
 
 FLAGS = flags.FLAGS
 flags.DEFINE_multi_string(
-    "workdir", None, "Folder of a pre-training run, finished or not; several are side by side."
+    "workdir",
+    None,
+    "Folder of a run, of pre-training or fine-tuning, finished or not; several are side by side.",
 )
 flags.DEFINE_string(
     "out", None, "The HTML file. Default: report.html in the run's folder; of several, say which."

@@ -19,18 +19,34 @@ LINES = ("-", "--", ":")
 
 
 def curves(records):
-    """The panels of what is in the records' `metrics`, as HTML, and which color is which run."""
+    """The panels of what is in the records' `metrics`, as HTML."""
+    return panels(records, PANELS, lambda record: record.metrics)
+
+
+def panels(records, kinds, rows_of, marker=None):
+    """Panels of numbers over the updates, as HTML, and which color is which run.
+
+    Args:
+        records: list of `RunRecord` or of `TuningRecord`.
+        kinds: panels, as `PANELS` has them. Those of which there are no numbers are left out.
+        rows_of: function of a record to a list of dict with `"step"`.
+        marker: optional str, matplotlib's, for each point.
+    """
     shown = []
-    for keys, title, axis in PANELS:
-        keys = [key for key in keys if any(series(r.metrics, key)[0].size for r in records)]
+    for keys, title, axis in kinds:
+        keys = [key for key in keys if any(series(rows_of(r), key)[0].size for r in records)]
         if keys:
             caption = title
             if len(keys) > 1:
-                kinds = ("line", "dashed", "dotted")
+                lines = ("line", "dashed", "dotted")
                 caption += ": " + ", ".join(
-                    f"{key} {kind}" for key, kind in zip(keys, kinds, strict=False)
+                    f"{key} {line}" for key, line in zip(keys, lines, strict=False)
                 )
-            svg = draw(lambda f, k=keys, a=axis: _panel(f, records, k, a), 4.2, 2.5, caption)
+            of_runs = [[series(rows_of(r), key) for key in keys] for r in records]
+            scale = 1e9 if keys[0].endswith("_bytes") else 1
+            svg = draw(
+                lambda f, n=of_runs, a=axis, s=scale: _panel(f, n, a, s, marker), 4.2, 2.5, caption
+            )
             shown.append(f"<figure>{svg}<figcaption>{escape(caption)}</figcaption></figure>")
     runs = legend([record.name for record in records]) if len(records) > 1 else ""
     return f'{runs}<div class="panels">{"".join(shown)}</div>'
@@ -51,15 +67,13 @@ def series(metrics, key):
     return np.array(steps, "int64"), np.array(values, "float64")
 
 
-def _panel(figure, records, keys, axis):
+def _panel(figure, of_runs, axis, scale, marker):
     axes = figure.add_subplot()
-    for i, record in enumerate(records):
-        for key, line in zip(keys, LINES, strict=False):
-            steps, values = series(record.metrics, key)
-            scale = 1e9 if key.endswith("_bytes") else 1
+    for i, numbers in enumerate(of_runs):
+        for (steps, values), line in zip(numbers, LINES, strict=False):
             style = {"color": color_of(i), "linestyle": line}
-            if len(steps) == 1:
-                style["marker"] = "."
+            if marker or len(steps) == 1:
+                style |= {"marker": marker or ".", "markersize": 4}
             axes.plot(steps, values / scale, **style)
     axes.set_xlabel("update")
     if axis == "from zero":

@@ -38,6 +38,7 @@ figure { margin: 0; }
 .panels figure { max-width: 27rem; }
 .runs { display: grid; gap: 2rem; grid-template-columns: repeat(auto-fit, minmax(30rem, 1fr)); }
 .run { min-width: 0; overflow-x: auto; }
+.wide { overflow-x: auto; }
 table.grid td, table.grid th { padding: 0 .3rem .3rem 0; vertical-align: middle; border: 0; }
 table.grid th { width: 9rem; font-weight: 400; font-size: .85rem; padding-right: .8rem; }
 table.grid tr { border: 0; }
@@ -124,6 +125,11 @@ def table(head, rows):
     names = "".join(f"<th>{escape(name)}</th>" for name in head)
     body = "".join(f"<tr>{''.join(map(cell, row))}</tr>" for row in rows)
     return f"<table><thead><tr>{names}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def wide(content):
+    """What is scrolled by itself where the window is narrower."""
+    return f'<div class="wide">{content}</div>'
 
 
 def grid(rows):

@@ -82,12 +82,19 @@ class RunRecord:
             facts["examples"] = f"{self.data.num_examples:,}"
         if "bad_examples" in last:
             facts["unreadable examples"] = f"{last['bad_examples']:,.0f}"
-        if self.starts:
-            first, newest = self.starts[0], self.starts[-1]
-            facts["first started"] = first["time"]
-            if len(self.starts) > 1:
-                facts["continued"] = f"{len(self.starts) - 1} times, last {newest['time']}"
-            facts |= {
-                name: newest[name] for name in ("machine", "devices", "versions") if name in newest
-            }
-        return facts
+        return facts | facts_of_starts(self.starts)
+
+
+def facts_of_starts(starts):
+    """When, where and with what a run was started, as (name, str) pairs.
+
+    Args:
+        starts: list of dict, of `starts.jsonl`.
+    """
+    if not starts:
+        return {}
+    first, newest = starts[0], starts[-1]
+    facts = {"first started": first["time"]}
+    if len(starts) > 1:
+        facts["continued"] = f"{len(starts) - 1} times, last {newest['time']}"
+    return facts | {n: newest[n] for n in ("machine", "devices", "versions") if n in newest}

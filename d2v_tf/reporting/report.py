@@ -1,15 +1,13 @@
 """A run, or several side by side, on one page."""
 
-import yaml
-
-from d2v_tf.config import flatten
 from d2v_tf.reporting import speech, text, vision
 from d2v_tf.reporting.curves import curves
 from d2v_tf.reporting.embedding import embedding
 from d2v_tf.reporting.features import see
 from d2v_tf.reporting.figures import escape
 from d2v_tf.reporting.neighbors import neighbors
-from d2v_tf.reporting.page import dot, section, side_by_side, table, warning, write_page
+from d2v_tf.reporting.overview import overview
+from d2v_tf.reporting.page import section, side_by_side, warning, write_page
 from d2v_tf.reporting.probes import probes
 
 # What is shown of a modality's examples.
@@ -64,28 +62,6 @@ def write_report(records, path):
     # Of one run a later start can tell whether the page is of its end.
     step = records[0].step if len(records) == 1 else None
     write_page(path, f"{names}: report of a run", parts, step)
-
-
-def overview(records):
-    """What ran: a table, and the recipes."""
-    facts = [record.facts() for record in records]
-    names = list(dict.fromkeys(name for fact in facts for name in fact))
-    head = ["", *(record.name for record in records)] if len(records) > 1 else []
-    rows = [[name, *(fact.get(name, "") for fact in facts)] for name in names]
-    parts = [table(head, rows)]
-    if len(records) > 1:
-        flat = [flatten(yaml.safe_load(record.recipe_text)) for record in records]
-        keys = list(dict.fromkeys(key for recipe in flat for key in recipe))
-        differ = [k for k in keys if len({str(recipe.get(k, "-")) for recipe in flat}) > 1]
-        rows = [[key, *(str(recipe.get(key, "-")) for recipe in flat)] for key in differ]
-        parts += ["<h3>Recipes differ in</h3>", table(["", *head[1:]], rows)]
-    for i, record in enumerate(records):
-        mark = f"{dot(i)}{escape(record.name)}: " if len(records) > 1 else ""
-        parts.append(
-            f"<details><summary>{mark}the whole recipe</summary>"
-            f"<pre>{escape(record.recipe_text)}</pre></details>"
-        )
-    return "".join(parts)
 
 
 def pictures(records):

@@ -28,10 +28,13 @@ from d2v_tf.training.evaluations import Evaluations
 from d2v_tf.training.guard import FiniteGuard
 from d2v_tf.training.interrupt import StopOnRequest
 from d2v_tf.training.logs import RunLog, drop_records_after
+from d2v_tf.training.machine import note_start
 from d2v_tf.training.modalities import backbone_class_of, modality_of
 from d2v_tf.training.optimizer import is_decayed
 from d2v_tf.training.precision import POLICIES, resolve_precision, resolve_xla
+from d2v_tf.training.report import say_how_to_look, tuning_report_at_end
 from d2v_tf.training.schedules import build_schedule
+from d2v_tf.training.strategy import Replicas
 from d2v_tf.training.supervised import Supervised
 from d2v_tf.training.time_left import TimeLeft
 from d2v_tf.training.vision import image_converter
@@ -53,8 +56,8 @@ def finetune(recipe, workdir, console=None, quiet=False):
 
     Args:
         recipe: a `FinetuneRecipe`.
-        workdir: str. Gets `config.yaml`, `metrics.jsonl`, `evaluations.jsonl`, `tensorboard/`,
-            `checkpoints/`, `best.weights.h5` and `preset/`.
+        workdir: str. Gets `config.yaml`, `starts.jsonl`, `metrics.jsonl`, `evaluations.jsonl`,
+            `tensorboard/`, `checkpoints/`, `best.weights.h5`, `preset/` and `report.html`.
         console: optional `rich` console for everything that is printed.
         quiet: bool. Whether only warnings and what comes at the end are printed.
 
@@ -92,10 +95,15 @@ def finetune(recipe, workdir, console=None, quiet=False):
             talk.print(f"resuming after step {start}")
         for name in ("metrics.jsonl", "evaluations.jsonl"):
             drop_records_after(os.path.join(workdir, name), start)
+        try:
+            note_start(workdir, start, computed_on(), **what_is_measured(recipe, data))
+        except OSError as error:
+            warn(f"the start is not written down ({error})")
         log = open_log(recipe, workdir, console, data, start, quiet)
         evaluations = Evaluations(workdir, talk, task, data, recipe.patience, log)
         try:
-            _fit(recipe, console, data, model, checkpoints, evaluations, log)
+            with say_how_to_look(workdir, console):
+                _fit(recipe, console, data, model, checkpoints, evaluations, log)
         except tf.errors.OpError as error:
             # TensorFlow wraps what an input pipeline raised in an error of its own.
             raise data.explain(error) from None
@@ -106,6 +114,7 @@ def finetune(recipe, workdir, console=None, quiet=False):
         preset = os.path.join(workdir, "preset")
         data.save_preset(in_float32(task), preset)
         console.print(f"model: {escape(preset)}")
+        tuning_report_at_end(workdir, console, warn)
         return task, evaluations.best
 
 
@@ -222,6 +231,22 @@ def freeze_frontend(frontend):
         frontend.freeze_convolutions()
     else:
         frontend.trainable = False
+
+
+def computed_on():
+    """The device, for the report."""
+    return Replicas(tf.distribute.get_strategy()).describe()
+
+
+def what_is_measured(recipe, data):
+    """What the report of a run has to know of it beside the recipe."""
+    return {
+        "steps": recipe.steps,
+        "examples": data.num_examples,
+        "tested_on": data.eval_name,
+        "metric": data.metric,
+        "higher_is_better": data.higher_is_better,
+    }
 
 
 def open_log(recipe, workdir, console, data, start, quiet=False):

@@ -4,12 +4,15 @@ import json
 import os
 import statistics
 
+from rich.markup import escape
+
 from d2v_tf.config import load_finetune_recipe
 from d2v_tf.errors import UserError
 from d2v_tf.interop.loading import backbone_class_in
 from d2v_tf.schema import RECIPES
 from d2v_tf.training.finetune import finetune
 from d2v_tf.training.modalities import backbone_class_of
+from d2v_tf.training.report import tuning_report_at_end
 
 # What a task is about where a backbone from scratch does not say.
 MODALITY_OF_TASK = {"ctc": "speech", "tag": "speech", "glue": "text"}
@@ -44,7 +47,7 @@ def finetune_seeds(config, overrides, modality, workdir, seeds, console, quiet=F
         overrides: list of str, as `--set` takes them.
         modality: str.
         workdir: str. With several seeds each run has a folder `seed_N` in it, and `seeds.json` the
-            scores.
+            scores, and one report.
         seeds: optional list of str.
         console: `rich` console.
         quiet: bool. Whether only warnings and what comes at the end are printed.
@@ -76,4 +79,5 @@ def finetune_seeds(config, overrides, modality, workdir, seeds, console, quiet=F
         )
     with open(os.path.join(workdir, "seeds.json"), "w", encoding="utf-8") as file:
         json.dump(dict(zip(map(str, numbers), records, strict=True)), file, indent=2)
+    tuning_report_at_end(workdir, console, lambda line: console.print(f"warning: {escape(line)}"))
     return records

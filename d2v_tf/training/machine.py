@@ -12,25 +12,33 @@ from d2v_tf.training.logs import append_json, read_json_lines
 PACKAGES = ("d2v_tf", "tensorflow", "keras", "numpy")
 
 
-def note_start(workdir, step, devices, data):
+def note_start(workdir, step, devices, **facts):
     """Writes down the start of a run.
 
     Args:
         workdir: str.
         step: int. Updates that were made before.
         devices: str. What the run is computed on.
-        data: `RunData`.
+        **facts: more to write down, as JSON has it.
     """
     record = {
         "time": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
         "step": step,
         "machine": describe_machine(),
         "devices": devices,
-        "examples": data.num_examples,
-        "fingerprint": data.fingerprint,
         "versions": describe_versions(),
+        **facts,
     }
     append_json(os.path.join(workdir, "starts.jsonl"), record)
+
+
+def data_facts(data):
+    """What is written down of the data that a run reads.
+
+    Args:
+        data: `RunData`.
+    """
+    return {"examples": data.num_examples, "fingerprint": data.fingerprint}
 
 
 def other_data(workdir, data):

@@ -22,7 +22,7 @@ from d2v_tf.training.evidence import Evidence
 from d2v_tf.training.guard import HealthGuard, RunStopped
 from d2v_tf.training.interrupt import StopOnRequest
 from d2v_tf.training.logs import RunLog, drop_records_after
-from d2v_tf.training.machine import note_start, other_data
+from d2v_tf.training.machine import data_facts, note_start, other_data
 from d2v_tf.training.memory import peak_bytes
 from d2v_tf.training.modalities import modality_of
 from d2v_tf.training.model import build_model
@@ -160,7 +160,7 @@ def _pretrain(recipe, workdir, everybody, published_batch_size, replicas, quiet,
                 if changed:
                     warn(changed)
                 try:
-                    note_start(workdir, start, replicas.describe(), data)
+                    note_start(workdir, start, replicas.describe(), **data_facts(data))
                 except OSError as error:
                     warn(f"the start is not written down ({error})")
         try:

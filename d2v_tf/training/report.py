@@ -1,6 +1,7 @@
 """Opens the folders of runs for a report: what ran, and as much of it as is still there."""
 
 import contextlib
+import glob
 import os
 import shlex
 import sys
@@ -8,13 +9,14 @@ import sys
 import yaml
 from rich.markup import escape
 
-from d2v_tf.config import dump_recipe, load_recipe
+from d2v_tf.config import dump_recipe, load_finetune_recipe, load_recipe
 from d2v_tf.data.reading import first_line
 from d2v_tf.errors import UserError
 from d2v_tf.interop.loading import load_with_report
 from d2v_tf.reporting.page import step_of
 from d2v_tf.reporting.record import RunRecord
 from d2v_tf.reporting.report import write_report
+from d2v_tf.reporting.tuning import TuningRecord, write_tuning_report
 from d2v_tf.training.checkpoints import Checkpoints
 from d2v_tf.training.logs import read_json_lines
 from d2v_tf.training.modalities import modality_of
@@ -31,24 +33,39 @@ def report(workdirs, out=None, warn=print):
     """Writes the report of one run or of several side by side.
 
     Args:
-        workdirs: list of str, folders of pre-training runs.
-        out: optional str, the file. Defaults to `report.html` in the only run's folder.
+        workdirs: list of str, folders of runs, all of pre-training or all of fine-tuning. One of
+            several seeds stands for its runs.
+        out: optional str, the file. Defaults to `report.html` in the only folder.
         warn: callable(str), told what is missing from the report.
 
     Returns:
         str, the file.
 
     Raises:
-        ReportError: for a folder that is no run's, or a file that cannot be written.
+        ReportError: for a folder that is no run's, runs of both kinds, or a file that cannot be
+            written.
+        ConfigError: where a `config.yaml` cannot be read.
     """
     if out is None and len(workdirs) > 1:
         raise ReportError("--out: say which file the report of several runs is to be.")
     path = out or os.path.join(workdirs[0], REPORT)
-    records = [open_record(workdir) for workdir in workdirs]
-    for record, name in zip(records, names_of(workdirs), strict=True):
+    folders = [folder for workdir in workdirs for folder in runs_in(workdir)]
+    kinds = [is_finetuning(folder) for folder in folders]
+    if len(set(kinds)) > 1:
+        raise ReportError(
+            f"--workdir={folders[kinds.index(True)]} is a fine-tuning run, and "
+            f"{folders[kinds.index(False)]} is not. A page shows runs of one kind."
+        )
+    if kinds[0]:
+        records = [open_tuning_record(folder) for folder in folders]
+        write, missing = write_tuning_report, []
+    else:
+        records = [open_record(folder) for folder in folders]
+        write, missing = write_report, records
+    for record, name in zip(records, names_of(folders), strict=True):
         record.name = name
-    _write(records, path)
-    for record in records:
+    _write(write, records, path)
+    for record in missing:
         for line in record.missing:
             warn(f"{record.workdir}: {line}")
     return path
@@ -66,13 +83,30 @@ def report_at_end(recipe, workdir, data, backbone, console, warn):
     try:
         record = _record(workdir, recipe)
         record.data, record.backbone, record.step = data, backbone, recipe.steps
-        _write([record], path)
+        _write(write_report, [record], path)
     except Exception as error:
         reason = f"{type(error).__name__}: {first_line(error)}"
         warn(f"the report could not be written ({reason}). {again}")
         return
     if record.missing:
         warn(f"the report has {'; '.join(record.missing)}. {again}")
+    console.print(f"report: {escape(path)}")
+
+
+def tuning_report_at_end(workdir, console, warn):
+    """Writes the report of a fine-tuning run that has just ended, or of its seeds.
+
+    Args:
+        workdir: str.
+        console: `rich` console, told where the report is.
+        warn: callable(str), told of what went wrong, and how to try again.
+    """
+    try:
+        path = report([workdir])
+    except Exception as error:  # no reason to lose the run
+        reason = f"{type(error).__name__}: {first_line(error)}"
+        warn(f"the report could not be written ({reason}). To try again: {command(workdir)}")
+        return
     console.print(f"report: {escape(path)}")
 
 
@@ -114,21 +148,9 @@ def open_record(workdir):
         `RunRecord`, whose `missing` says what is left out.
 
     Raises:
-        ReportError: for a folder that is no pre-training run's.
         ConfigError: where its `config.yaml` cannot be read.
     """
-    config = os.path.join(workdir, "config.yaml")
-    if not os.path.isfile(config):
-        raise ReportError(
-            f"--workdir={workdir} is no folder of a run: it has no config.yaml. Give what "
-            "tools/pretrain.py was given as --workdir."
-        )
-    if _is_finetuning(config):
-        raise ReportError(
-            f"--workdir={workdir} is a fine-tuning run; reports are of pre-training. What it "
-            "learned, tools/evaluate.py measures."
-        )
-    recipe = load_recipe(config)
+    recipe = load_recipe(os.path.join(workdir, "config.yaml"))
     record = _record(workdir, recipe)
     readable = False
     with record.trying("pictures of examples, for the data cannot be read"):
@@ -146,6 +168,45 @@ def open_record(workdir):
     return record
 
 
+def open_tuning_record(workdir):
+    """What a folder holds of a fine-tuning run, as a `TuningRecord`.
+
+    Args:
+        workdir: str.
+
+    Raises:
+        ConfigError: where its `config.yaml` cannot be read.
+    """
+    recipe = load_finetune_recipe(os.path.join(workdir, "config.yaml"))
+    return TuningRecord(*_read(workdir, recipe, "metrics", "evaluations", "starts"))
+
+
+def runs_in(workdir):
+    """The folder itself, or those of the seeds in it.
+
+    Args:
+        workdir: str.
+
+    Raises:
+        ReportError: where there is no run.
+    """
+    folders = [workdir]
+    if not os.path.isfile(os.path.join(workdir, "config.yaml")):
+        seeds = glob.glob(os.path.join(glob.escape(workdir), "seed_*", "config.yaml"))
+        folders = sorted((os.path.dirname(path) for path in seeds), key=_seed_of)
+    if not folders:
+        raise ReportError(
+            f"--workdir={workdir} is no folder of a run: it has no config.yaml. Give what "
+            "tools/pretrain.py or tools/finetune.py was given as --workdir."
+        )
+    return folders
+
+
+def _seed_of(folder):
+    number = folder.rpartition("_")[2]
+    return int(number) if number.isdigit() else -1
+
+
 def names_of(workdirs):
     """A short name of each folder: the end of its path that tells it from the others."""
     paths = [os.path.abspath(w).split(os.sep) for w in workdirs]
@@ -157,18 +218,18 @@ def names_of(workdirs):
 
 
 def _record(workdir, recipe):
-    return RunRecord(
-        os.path.basename(os.path.abspath(workdir)),
-        workdir,
-        recipe,
-        dump_recipe(recipe),
-        *(read_json_lines(os.path.join(workdir, f"{n}.jsonl")) for n in ("metrics", "probes")),
-        read_json_lines(os.path.join(workdir, "starts.jsonl")),
-    )
+    return RunRecord(*_read(workdir, recipe, "metrics", "probes", "starts"))
 
 
-def _is_finetuning(config):
-    with open(config, encoding="utf-8") as file:
+def _read(workdir, recipe, *logs):
+    """The name, the folder, the recipe, its text, and what the logs hold."""
+    read = (read_json_lines(os.path.join(workdir, f"{name}.jsonl")) for name in logs)
+    return os.path.basename(os.path.abspath(workdir)), workdir, recipe, dump_recipe(recipe), *read
+
+
+def is_finetuning(workdir):
+    """Whether a run's recipe is one for fine-tuning."""
+    with open(os.path.join(workdir, "config.yaml"), encoding="utf-8") as file:
         try:
             values = yaml.safe_load(file)
         except (yaml.YAMLError, UnicodeDecodeError):
@@ -188,9 +249,9 @@ def _weights(workdir, recipe):
     return (model.student, step) if step else (None, 0)
 
 
-def _write(records, path):
+def _write(write, records, path):
     try:
-        write_report(records, path)
+        write(records, path)
     except OSError as error:
         raise ReportError(
             f"{path} cannot be written ({error.strerror}). Name another file by --out."

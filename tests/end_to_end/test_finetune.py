@@ -99,6 +99,9 @@ def photo_run(folder):
 def test_classify_with_seeds(photo_run):
     workdir, output = photo_run
     records = json.loads((workdir / "seeds.json").read_text())
+    page = (workdir / "report.html").read_text()
+    assert output.splitlines()[-1] == f"report: {workdir}/report.html"
+    assert "seed_0 and seed_1" in page and (workdir / "seed_1" / "report.html").exists()
     assert list(records) == ["0", "1"]
     mean = np.mean([record["accuracy"] for record in records.values()])
     assert f"accuracy: mean {mean:.4f}, deviation " in output
@@ -181,7 +184,10 @@ def test_recognition_from_a_run_to_a_transcript(folder):
         *SHORT,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-1] == f"model: {folder}/ctc/preset"
+    assert done.stdout.splitlines()[-2:] == [
+        f"model: {folder}/ctc/preset",
+        f"report: {folder}/ctc/report.html",
+    ]
     assert "cer" in done.stdout and "loss" not in done.stdout
     lines = (folder / "ctc" / "evaluations.jsonl").read_text().splitlines()
     best = min(map(json.loads, lines), key=lambda record: record["wer"])

@@ -150,6 +150,6 @@ def test_a_folder_that_is_no_runs_is_one_line(tmp_path, out):
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == (
         f"error: --workdir={tmp_path}/nowhere is no folder of a run: it has no config.yaml. Give "
-        "what tools/pretrain.py was given as --workdir.\n"
+        "what tools/pretrain.py or tools/finetune.py was given as --workdir.\n"
     )
     assert not list(tmp_path.iterdir())

@@ -248,9 +248,6 @@ def test_folders_that_are_no_runs(tmp_path):
     (tmp_path / "config.yaml").write_text("seed: [\n")
     with pytest.raises(ConfigError, match="config.yaml, line 2: not a YAML file"):
         report([str(tmp_path)])
-    (tmp_path / "config.yaml").write_text("task: classify\n")
-    with pytest.raises(ReportError, match="is a fine-tuning run"):
-        report([str(tmp_path)])
 
 
 def test_a_report_that_fails_does_not_lose_the_run(runs, tmp_path, monkeypatch):

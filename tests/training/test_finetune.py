@@ -94,6 +94,9 @@ def test_what_a_run_leaves_behind(start, tmp_path, photos):
     pictures = np.random.default_rng(0).integers(0, 256, (2, 30, 20, 3)).astype("uint8")
     assert again.predict(pictures, verbose=0).shape == (2, 2)
     assert "2 classes: cat, dog" in start.printed("run")
+    page = (folder / "report.html").read_text()
+    assert f"accuracy {best['accuracy']:.4g} after {best['step']} updates" in page
+    assert "8 of 8" in page and f"{photos}/test, 6 examples" in page and "1 CPU" in page
 
 
 def test_what_was_trained_in_bfloat16_is_read_back(start, tmp_path):
@@ -203,7 +206,8 @@ def test_a_quiet_run_whose_evaluations_are_curves_and_part_of_the_time_left(star
         )
         start("run", quiet=True)
     lines = start.printed("run").splitlines()
-    assert "accuracy" in lines[1] and lines[-1].startswith("model: ")
+    assert "accuracy" in lines[1] and lines[-2].startswith("model: ")
+    assert lines[-1] == f"report: {tmp_path}/run/report.html"
     assert not any(word in start.printed("run") for word in ("loss", "backbone", "step 4"))
     found = {}
     for path in (tmp_path / "run" / "tensorboard").iterdir():

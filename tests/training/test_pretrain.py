@@ -15,7 +15,7 @@ from d2v_tf.config import load_recipe
 from d2v_tf.data import reading
 from d2v_tf.training import checkpoints, pretrain
 from d2v_tf.training.guard import RunStopped
-from d2v_tf.training.machine import note_start, other_data
+from d2v_tf.training.machine import data_facts, note_start, other_data
 from d2v_tf.training.modalities import modality_of
 from d2v_tf.training.workdir import WorkdirError
 from tests.data.images import write_tree
@@ -92,7 +92,7 @@ def test_data_that_changed_between_two_starts_is_noticed(tmp_path):
         return modality_of(recipe).open_data(recipe, warn=print)
 
     assert other_data(workdir, data()) is None  # of a run older than this, nothing is known
-    note_start(workdir, 0, "1 CPU", data())
+    note_start(workdir, 0, "1 CPU", **data_facts(data()))
     assert other_data(workdir, data()) is None
     content = paths[7].read_bytes()
     paths[7].unlink()
@@ -103,7 +103,7 @@ def test_data_that_changed_between_two_starts_is_noticed(tmp_path):
     assert "other examples than it had, 1,200 as before, when the run" in other_data(
         workdir, data()
     )
-    note_start(workdir, 5, "1 CPU", data())  # it goes on all the same, and is told again
+    note_start(workdir, 5, "1 CPU", **data_facts(data()))  # it goes on, and is told again
     assert other_data(workdir, data())
-    note_start(workdir, 0, "1 CPU", data())  # it begins anew
+    note_start(workdir, 0, "1 CPU", **data_facts(data()))  # it begins anew
     assert other_data(workdir, data()) is None
