@@ -107,6 +107,11 @@ def modality_in(path):
     return _read_yaml(path).get("modality")
 
 
+def task_in(path):
+    """The task that a recipe's file names, or `None`: one for pre-training has none."""
+    return _read_yaml(path).get("task")
+
+
 def dump_recipe(recipe):
     """Writes a recipe as YAML from which `load_recipe` reads an equal one."""
     return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)

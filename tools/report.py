@@ -21,7 +21,7 @@ flags.DEFINE_multi_string(
     "Folder of a run, of pre-training or fine-tuning, finished or not; several are side by side.",
 )
 flags.DEFINE_string(
-    "out", None, "The HTML file. Default: report.html in the run's folder; of several, say which."
+    "out", None, "The HTML file. Default: report.html in --workdir; of several of these, say which."
 )
 flags.mark_flag_as_required("workdir")
 

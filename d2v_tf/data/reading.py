@@ -139,13 +139,11 @@ def read_examples(records, load, transform, bad_examples, batch_size, drop_remai
         that fails is left out; where it is more and all fail, a `DataError` is raised.
     """
 
-    @tf.function(autograph=False)
-    def read(position, candidate):
-        """Traced once, for all the datasets below that map it."""
-        return {**transform(load(candidate), position), "position": position}
-
     def read_good(positions, candidates):
         """Rows of those that can be read."""
+
+        def read(position, candidate):
+            return {**transform(load(candidate), position), "position": position}
 
         rows = tf.data.Dataset.from_tensor_slices((positions, candidates)).map(read)
         spec = rows.element_spec

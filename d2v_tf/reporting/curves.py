@@ -72,8 +72,10 @@ def _panel(figure, of_runs, axis, scale, marker):
     for i, numbers in enumerate(of_runs):
         for (steps, values), line in zip(numbers, LINES, strict=False):
             style = {"color": color_of(i), "linestyle": line}
-            if marker or len(steps) == 1:
-                style |= {"marker": marker or ".", "markersize": 4}
+            if marker:
+                style |= {"marker": marker, "markersize": 4}
+            elif len(steps) == 1:
+                style["marker"] = "."
             axes.plot(steps, values / scale, **style)
     axes.set_xlabel("update")
     if axis == "from zero":

@@ -31,3 +31,21 @@ def overview(records):
             f"<pre>{escape(record.recipe_text)}</pre></details>"
         )
     return "".join(parts)
+
+
+def facts_of_starts(starts):
+    """When, where and with what a run was started: dict of str.
+
+    Args:
+        starts: list of dict, of `starts.jsonl`. Runs older than that file have none, or none of
+            their first start.
+    """
+    if not starts:
+        return {}
+    newest, facts = starts[-1], {}
+    if starts[0]["step"] == 0:
+        facts["first started"] = starts[0]["time"]
+    continued = sum(start["step"] > 0 for start in starts)
+    if continued:
+        facts["continued"] = f"{continued} times, last {newest['time']}"
+    return facts | {n: newest[n] for n in ("machine", "devices", "versions") if n in newest}

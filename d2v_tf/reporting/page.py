@@ -176,7 +176,8 @@ def side_by_side(records, content):
     """What each run shows, in columns.
 
     Args:
-        records: list of `RunRecord`, all of the page's: a run has one color everywhere.
+        records: list of `RunRecord` or of `TuningRecord`, all of the page's: a run has one color
+            everywhere.
         content: list of str, HTML, one a run; `None` where a run has nothing to show.
     """
     heads = [""] * len(records)

@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from d2v_tf.data.reading import first_line
 from d2v_tf.errors import UserError
+from d2v_tf.reporting.overview import facts_of_starts
 from d2v_tf.schema.common import COMPILERS
 
 
@@ -60,7 +61,7 @@ class RunRecord:
             self.missing.append(f"no {what} ({reason})")
 
     def facts(self):
-        """What ran, as (name, str) pairs."""
+        """What ran: dict of str."""
         recipe, model = self.recipe, self.recipe.model
         last = self.metrics[-1] if self.metrics else {}
         facts = {
@@ -83,18 +84,3 @@ class RunRecord:
         if "bad_examples" in last:
             facts["unreadable examples"] = f"{last['bad_examples']:,.0f}"
         return facts | facts_of_starts(self.starts)
-
-
-def facts_of_starts(starts):
-    """When, where and with what a run was started, as (name, str) pairs.
-
-    Args:
-        starts: list of dict, of `starts.jsonl`.
-    """
-    if not starts:
-        return {}
-    first, newest = starts[0], starts[-1]
-    facts = {"first started": first["time"]}
-    if len(starts) > 1:
-        facts["continued"] = f"{len(starts) - 1} times, last {newest['time']}"
-    return facts | {n: newest[n] for n in ("machine", "devices", "versions") if n in newest}

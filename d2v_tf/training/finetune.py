@@ -1,7 +1,6 @@
 """One fine-tuning run, from a backbone and a recipe to a task model with its best weights."""
 
 import contextlib
-import importlib
 import inspect
 import math
 import os
@@ -29,7 +28,7 @@ from d2v_tf.training.guard import FiniteGuard
 from d2v_tf.training.interrupt import StopOnRequest
 from d2v_tf.training.logs import RunLog, drop_records_after
 from d2v_tf.training.machine import note_start
-from d2v_tf.training.modalities import backbone_class_of, modality_of
+from d2v_tf.training.modalities import backbone_class_of, modality_of, task_data
 from d2v_tf.training.optimizer import is_decayed
 from d2v_tf.training.precision import POLICIES, resolve_precision, resolve_xla
 from d2v_tf.training.report import say_how_to_look, tuning_report_at_end
@@ -41,12 +40,6 @@ from d2v_tf.training.vision import image_converter
 from d2v_tf.training.workdir import open_workdir
 
 PRETRAIN_CONFIGS = Path(__file__).resolve().parents[2] / "configs" / "pretrain"
-# Modules with a `TASKS`, from a recipe's task to the class of its data.
-MODULES = {
-    "vision": "d2v_tf.training.finetune_vision",
-    "speech": "d2v_tf.training.finetune_speech",
-    "text": "d2v_tf.training.finetune_text",
-}
 
 
 def finetune(recipe, workdir, console=None, quiet=False):
@@ -95,12 +88,15 @@ def finetune(recipe, workdir, console=None, quiet=False):
             talk.print(f"resuming after step {start}")
         for name in ("metrics.jsonl", "evaluations.jsonl"):
             drop_records_after(os.path.join(workdir, name), start)
-        try:
-            note_start(workdir, start, computed_on(), **what_is_measured(recipe, data))
-        except OSError as error:
-            warn(f"the start is not written down ({error})")
         log = open_log(recipe, workdir, console, data, start, quiet)
         evaluations = Evaluations(workdir, talk, task, data, recipe.patience, log)
+        if start < recipe.steps and not evaluations.is_over:
+            devices = Replicas(tf.distribute.get_strategy()).describe()
+            facts = {"examples": data.num_examples, "tested_on": data.eval_name}
+            try:
+                note_start(workdir, start, devices, steps=recipe.steps, **facts)
+            except OSError as error:
+                warn(f"the start is not written down ({error})")
         try:
             with say_how_to_look(workdir, console):
                 _fit(recipe, console, data, model, checkpoints, evaluations, log)
@@ -179,9 +175,7 @@ def _given(group):
 
 def open_data(recipe, backbone, preprocessing, warn):
     """The labelled data of a recipe's task: an object as `training/finetune_vision.py` has it."""
-    tasks = importlib.import_module(MODULES[recipe.modality]).TASKS
-    kind = recipe.task.split(":")[0]
-    return tasks[kind](recipe, backbone, preprocessing, warn)
+    return task_data(recipe)(recipe, backbone, preprocessing, warn)
 
 
 def resolve_steps(recipe, data):
@@ -231,22 +225,6 @@ def freeze_frontend(frontend):
         frontend.freeze_convolutions()
     else:
         frontend.trainable = False
-
-
-def computed_on():
-    """The device, for the report."""
-    return Replicas(tf.distribute.get_strategy()).describe()
-
-
-def what_is_measured(recipe, data):
-    """What the report of a run has to know of it beside the recipe."""
-    return {
-        "steps": recipe.steps,
-        "examples": data.num_examples,
-        "tested_on": data.eval_name,
-        "metric": data.metric,
-        "higher_is_better": data.higher_is_better,
-    }
 
 
 def open_log(recipe, workdir, console, data, start, quiet=False):

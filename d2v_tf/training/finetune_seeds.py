@@ -79,5 +79,10 @@ def finetune_seeds(config, overrides, modality, workdir, seeds, console, quiet=F
         )
     with open(os.path.join(workdir, "seeds.json"), "w", encoding="utf-8") as file:
         json.dump(dict(zip(map(str, numbers), records, strict=True)), file, indent=2)
-    tuning_report_at_end(workdir, console, lambda line: console.print(f"warning: {escape(line)}"))
+    tuning_report_at_end(
+        workdir,
+        console,
+        lambda line: console.print(f"[yellow]warning:[/] {escape(line)}"),
+        [os.path.join(workdir, f"seed_{seed}") for seed in numbers],
+    )
     return records

@@ -26,6 +26,12 @@ MODULES = {
     "speech": "d2v_tf.training.speech",
     "text": "d2v_tf.training.text",
 }
+# Modules with a `TASKS`, from the kind of a recipe's task to the class of its data.
+TASK_MODULES = {
+    "vision": "d2v_tf.training.finetune_vision",
+    "speech": "d2v_tf.training.finetune_speech",
+    "text": "d2v_tf.training.finetune_text",
+}
 
 
 def modality_of(recipe):
@@ -36,3 +42,9 @@ def modality_of(recipe):
 def backbone_class_of(modality):
     """The class of a modality's backbones."""
     return importlib.import_module(MODULES[modality]).MODALITY.backbone
+
+
+def task_data(recipe):
+    """The class of the data of a fine-tuning recipe's task, a `LabelledData`."""
+    kind = recipe.task.split(":")[0]
+    return importlib.import_module(TASK_MODULES[recipe.modality]).TASKS[kind]

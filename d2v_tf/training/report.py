@@ -6,10 +6,9 @@ import os
 import shlex
 import sys
 
-import yaml
 from rich.markup import escape
 
-from d2v_tf.config import dump_recipe, load_finetune_recipe, load_recipe
+from d2v_tf.config import dump_recipe, load_finetune_recipe, load_recipe, task_in
 from d2v_tf.data.reading import first_line
 from d2v_tf.errors import UserError
 from d2v_tf.interop.loading import load_with_report
@@ -19,7 +18,7 @@ from d2v_tf.reporting.report import write_report
 from d2v_tf.reporting.tuning import TuningRecord, write_tuning_report
 from d2v_tf.training.checkpoints import Checkpoints
 from d2v_tf.training.logs import read_json_lines
-from d2v_tf.training.modalities import modality_of
+from d2v_tf.training.modalities import modality_of, task_data
 from d2v_tf.training.model import build_model
 
 REPORT = "report.html"
@@ -49,23 +48,25 @@ def report(workdirs, out=None, warn=print):
     if out is None and len(workdirs) > 1:
         raise ReportError("--out: say which file the report of several runs is to be.")
     path = out or os.path.join(workdirs[0], REPORT)
-    folders = [folder for workdir in workdirs for folder in runs_in(workdir)]
-    kinds = [is_finetuning(folder) for folder in folders]
-    if len(set(kinds)) > 1:
-        raise ReportError(
-            f"--workdir={folders[kinds.index(True)]} is a fine-tuning run, and "
-            f"{folders[kinds.index(False)]} is not. A page shows runs of one kind."
+    given = {folder: workdir for workdir in workdirs for folder in runs_in(workdir)}
+    tuned = {folder: is_finetuning(folder) for folder in given}
+    if len(set(tuned.values())) > 1:
+        tuning, other = (
+            next(given[folder] for folder in given if tuned[folder] is kind)
+            for kind in (True, False)
         )
-    if kinds[0]:
-        records = [open_tuning_record(folder) for folder in folders]
-        write, missing = write_tuning_report, []
-    else:
-        records = [open_record(folder) for folder in folders]
-        write, missing = write_report, records
-    for record, name in zip(records, names_of(folders), strict=True):
+        raise ReportError(
+            f"--workdir={tuning} is a fine-tuning run, and {other} is not. A page shows runs of "
+            "one kind: make two, with an --out each."
+        )
+    if all(tuned.values()):
+        _write_tuning(given, path)
+        return path
+    records = [open_record(folder) for folder in given]
+    for record, name in zip(records, names_of(given), strict=True):
         record.name = name
-    _write(write, records, path)
-    for record in missing:
+    _write(write_report, records, path)
+    for record in records:
         for line in record.missing:
             warn(f"{record.workdir}: {line}")
     return path
@@ -93,19 +94,22 @@ def report_at_end(recipe, workdir, data, backbone, console, warn):
     console.print(f"report: {escape(path)}")
 
 
-def tuning_report_at_end(workdir, console, warn):
-    """Writes the report of a fine-tuning run that has just ended, or of its seeds.
+def tuning_report_at_end(workdir, console, warn, folders=None):
+    """Writes the report of a fine-tuning run that has just ended, or of several seeds.
 
     Args:
         workdir: str.
         console: `rich` console, told where the report is.
         warn: callable(str), told of what went wrong, and how to try again.
+        folders: optional list of str, the seeds' own in `workdir`.
     """
+    path = os.path.join(workdir, REPORT)
     try:
-        path = report([workdir])
+        _write_tuning({folder: workdir for folder in folders or [workdir]}, path)
     except Exception as error:  # no reason to lose the run
+        again = command(*folders or [workdir]) + (f" --out={shlex.quote(path)}" if folders else "")
         reason = f"{type(error).__name__}: {first_line(error)}"
-        warn(f"the report could not be written ({reason}). To try again: {command(workdir)}")
+        warn(f"the report could not be written ({reason}). To try again: {again}")
         return
     console.print(f"report: {escape(path)}")
 
@@ -131,9 +135,10 @@ def is_of_the_end(workdir, recipe):
     return step_of(os.path.join(workdir, REPORT)) == recipe.steps
 
 
-def command(workdir):
-    """What writes a run's report, for a shell."""
-    return shlex.join([sys.executable, "tools/report.py", f"--workdir={workdir}"])
+def command(*workdirs):
+    """What writes the report of a run, or of several, for a shell."""
+    flags = (f"--workdir={workdir}" for workdir in workdirs)
+    return shlex.join([sys.executable, "tools/report.py", *flags])
 
 
 def open_record(workdir):
@@ -159,9 +164,10 @@ def open_record(workdir):
         readable = True
     if not readable:
         record.data = None
+    said = len(record.missing)
     with record.trying("pictures of features, for the weights cannot be read"):
         record.backbone, record.step = _weights(workdir, recipe)
-    if record.backbone is None and not record.missing:
+    if record.backbone is None and len(record.missing) == said:
         record.missing.append(
             "no pictures of features, for there is no preset and no checkpoint yet"
         )
@@ -178,7 +184,10 @@ def open_tuning_record(workdir):
         ConfigError: where its `config.yaml` cannot be read.
     """
     recipe = load_finetune_recipe(os.path.join(workdir, "config.yaml"))
-    return TuningRecord(*_read(workdir, recipe, "metrics", "evaluations", "starts"))
+    kind = task_data(recipe)
+    read = _read(workdir, recipe, "metrics", "evaluations", "starts")
+    decides = {"metric": kind.metric, "higher_is_better": kind.higher_is_better}
+    return TuningRecord(group=read["name"], **decides, **read)
 
 
 def runs_in(workdir):
@@ -218,23 +227,44 @@ def names_of(workdirs):
 
 
 def _record(workdir, recipe):
-    return RunRecord(*_read(workdir, recipe, "metrics", "probes", "starts"))
+    return RunRecord(**_read(workdir, recipe, "metrics", "probes", "starts"))
 
 
 def _read(workdir, recipe, *logs):
-    """The name, the folder, the recipe, its text, and what the logs hold."""
-    read = (read_json_lines(os.path.join(workdir, f"{name}.jsonl")) for name in logs)
-    return os.path.basename(os.path.abspath(workdir)), workdir, recipe, dump_recipe(recipe), *read
+    """What records of both kinds hold, by its name there."""
+    return {
+        "name": os.path.basename(os.path.abspath(workdir)),
+        "workdir": workdir,
+        "recipe": recipe,
+        "recipe_text": dump_recipe(recipe),
+        **{log: read_json_lines(os.path.join(workdir, f"{log}.jsonl")) for log in logs},
+    }
 
 
 def is_finetuning(workdir):
-    """Whether a run's recipe is one for fine-tuning."""
-    with open(os.path.join(workdir, "config.yaml"), encoding="utf-8") as file:
-        try:
-            values = yaml.safe_load(file)
-        except (yaml.YAMLError, UnicodeDecodeError):
-            return False  # `load_recipe` says what is wrong with it
-    return isinstance(values, dict) and "task" in values
+    """Whether a run's recipe is one for fine-tuning.
+
+    Raises:
+        ConfigError: where its `config.yaml` cannot be read.
+    """
+    return task_in(os.path.join(workdir, "config.yaml")) is not None
+
+
+def _write_tuning(given, path):
+    """Writes the page of fine-tuning runs.
+
+    Args:
+        given: dict, each run's folder -> the folder that was named, which may hold several.
+        path: str.
+    """
+    records = [open_tuning_record(folder) for folder in given]
+    named = list(dict.fromkeys(given.values()))
+    groups = dict(zip(named, names_of(named), strict=True))
+    for record in records:
+        record.name = record.group = groups[given[record.workdir]]
+        if record.workdir != given[record.workdir]:
+            record.name += f"/{os.path.basename(record.workdir)}"
+    _write(write_tuning_report, records, path)
 
 
 def _weights(workdir, recipe):

@@ -238,8 +238,9 @@ def test_a_broken_last_line_and_data_that_is_gone(runs, tmp_path):
         (tmp_path / "elsewhere").rename(root / "corpus")
     page = (workdir / "report.html").read_text()
     assert "6 of 6" in page and "Over the updates" in page and "<h2>Masks" not in page
-    assert len(said) == 1 and "the data cannot be read" in said[0] and "corpus" in said[0]
+    assert "the data cannot be read" in said[0] and "corpus" in said[0]
     assert "the data cannot be read" in page
+    assert "for there is no preset and no checkpoint yet" in said[1] and len(said) == 2
 
 
 def test_folders_that_are_no_runs(tmp_path):

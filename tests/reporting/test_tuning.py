@@ -1,14 +1,16 @@
 """The page of fine-tuning runs: its facts, its scores, what was heard, and what a folder misses."""
 
+import io
 import json
 import re
+import shlex
 
 import pytest
+from rich.console import Console
 
-from d2v_tf.config import dump_recipe, load_finetune_recipe
-from d2v_tf.errors import UserError
-from d2v_tf.reporting.tuning import TuningRecord, write_tuning_report
-from d2v_tf.training.report import ReportError, report, runs_in
+from d2v_tf.config import ConfigError, dump_recipe, load_finetune_recipe
+from d2v_tf.reporting.overview import facts_of_starts
+from d2v_tf.training.report import ReportError, report, runs_in, tuning_report_at_end
 from tests.reporting.browser import console_of
 
 CONFIG = "configs/finetune/speech_ctc_tiny.yaml"
@@ -19,8 +21,6 @@ START = {
     "steps": 30,
     "examples": 12,
     "tested_on": "manifest:dev.tsv, 4 examples",
-    "metric": "wer",
-    "higher_is_better": False,
 }
 EVALUATIONS = [
     {"step": 10, "seconds": 1.5, "wer": 1.0, "cer": 0.9, "samples": [["one two", ""]]},
@@ -60,6 +60,7 @@ def test_what_ran_what_was_best_and_what_was_heard(tmp_path):
         ["best", "wer 0.25 after 20 updates"],
         ["examples", "12"],
         ["machine", "a laptop"],
+        ["run", "20", "0.25", "0.1"],
         ["run", "20", "0.25", "0.1", "best"],
         ["run", "30", "-", "0.2", ""],
     ):
@@ -81,8 +82,8 @@ def test_words_that_were_not_heard(tmp_path):
 
 
 def test_runs_side_by_side_and_the_seeds_of_a_folder(tmp_path):
-    for seed in (0, 2, 10):
-        write_run(tmp_path / "tuned" / f"seed_{seed}", [f"seed={seed}"])
+    for seed, best in ((0, EVALUATIONS), (2, EVALUATIONS), (10, EVALUATIONS[:1])):
+        write_run(tmp_path / "tuned" / f"seed_{seed}", [f"seed={seed}"], evaluations=best)
     other = write_run(tmp_path / "other", ["init=runs/voices"])
     seeds = [f"{tmp_path}/tuned/seed_{seed}" for seed in (0, 2, 10)]
     assert runs_in(f"{tmp_path}/tuned") == seeds
@@ -91,7 +92,9 @@ def test_runs_side_by_side_and_the_seeds_of_a_folder(tmp_path):
         report([f"{tmp_path}/tuned", str(other)])
     report([f"{tmp_path}/tuned", str(other)], out=f"{tmp_path}/all.html")
     text = (tmp_path / "all.html").read_text()
-    assert ["", "seed_0", "seed_2", "seed_10", "other"] in cells(text)
+    names = ["tuned/seed_0", "tuned/seed_2", "tuned/seed_10", "other"]
+    assert ["", *names] in cells(text) and "<h1>tuned and other</h1>" in text
+    assert ["tuned, 3 seeds", "", "0.5 ± 0.43", "0.3667 ± 0.46"] in cells(text)
     assert ["seed", "0", "2", "10", "0"] in cells(text)
     assert ["init", *["scratch"] * 3, "runs/voices"] in cells(text)
     assert console_of(tmp_path / "all.html") == []
@@ -105,26 +108,54 @@ def test_a_run_of_before_its_start_was_written_down_and_one_that_measured_nothin
         report([str(folder)])
         text = (folder / "report.html").read_text()
         assert ("Scores" in text) == ("said and heard" in text) == (name == "old")
-        assert ">best<" not in text and ["updates", "30" + " of 30" * (name == "new")] in cells(
-            text
-        )
+        assert (">best<" in text) == (name == "old")
+        assert ["updates", "30 of 30" if name == "new" else "30"] in cells(text)
+        assert ("tested on" in text) == (name == "new")
 
 
-def test_a_score_that_is_another_one_is_shown_once(tmp_path):
-    evaluations = [{"step": s, "accuracy": s / 100, "score": s / 100, "f1": 0.5} for s in (10, 20)]
-    record = TuningRecord("x", "x", load_finetune_recipe(CONFIG), "", [], evaluations, [])
-    write_tuning_report([record], str(tmp_path / "page.html"))
-    text = (tmp_path / "page.html").read_text()
-    assert ["run", "update", "accuracy", "f1", ""] in cells(text) and text.count("<svg") == 2
+def test_when_it_was_started_and_continued(tmp_path):
+    def facts(*steps):
+        return facts_of_starts([{"time": f"hour {i}", "step": s} for i, s in enumerate(steps)])
+
+    assert facts() == {} and facts(0) == facts(0, 0) == {"first started": "hour 0"}
+    assert facts(0, 0, 5, 9) == {"first started": "hour 0", "continued": "2 times, last hour 3"}
+    assert facts(5) == {"continued": "1 times, last hour 0"}  # begun before there was such a file
+
+
+def test_words_that_are_too_many_are_marked(tmp_path):
+    run = write_run(
+        tmp_path / "run", evaluations=[{**EVALUATIONS[0], "samples": [["a c", "a b c"]]}]
+    )
+    report([str(run)])
+    assert '<br>a <span class="hidden">b</span> c</p>' in (run / "report.html").read_text()
+
+
+def test_a_report_that_fails_loses_nothing(tmp_path):
+    lines, console = [], Console(file=io.StringIO(), width=300)
+    folders = [str(write_run(tmp_path / f"seed_{seed}", [f"seed={seed}"])) for seed in (0, 1)]
+    (tmp_path / "report.html").mkdir()
+    tuning_report_at_end(str(tmp_path), console, lines.append, folders)
+    (line,) = lines
+    assert "could not be written (ReportError: " in line and not console.file.getvalue()
+    again = shlex.split(line.partition("To try again: ")[2])
+    assert again[1:] == [
+        "tools/report.py",
+        *(f"--workdir={folder}" for folder in folders),
+        f"--out={tmp_path}/report.html",
+    ]
 
 
 def test_a_page_is_of_one_kind_of_runs(tmp_path):
     tuned = write_run(tmp_path / "tuned")
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "config.yaml").write_text("modality: vision\n")
-    message = f"--workdir={tuned} is a fine-tuning run, and {tmp_path}/run is not. A page shows"
+    message = f"--workdir={tuned} is a fine-tuning run, and {tmp_path}/run is not. A page shows "
+    message += "runs of one kind: make two, with an --out each."
     with pytest.raises(ReportError, match=re.escape(message)):
         report([f"{tmp_path}/run", str(tuned)], out=str(tmp_path / "page.html"))
-    (tuned / "config.yaml").write_text("task: classify\nsteps: never\n")
-    with pytest.raises(UserError, match="config.yaml"):
+    (tuned / "config.yaml").write_text("seed: [\n")
+    with pytest.raises(ConfigError, match="tuned/config.yaml, line 2: not a YAML file"):
+        report([f"{tmp_path}/run", str(tuned)], out=str(tmp_path / "page.html"))
+    (tuned / "config.yaml").write_text("task: ctc\nmodality: speech\nsteps: never\n")
+    with pytest.raises(ConfigError, match="steps: "):
         report([str(tuned)])

@@ -105,15 +105,20 @@ def test_every_precision_has_a_keras_policy():
     assert precision.POLICIES == {"float32": "float32", "bfloat16": "mixed_bfloat16"}
 
 
+@pytest.fixture
+def no_gain_is_remembered():
+    precision.bfloat16_gain.cache_clear()
+    yield
+    precision.bfloat16_gain.cache_clear()
+
+
 @pytest.mark.parametrize(
     ("rounds", "gain"), [([2.0, 1.6, 1.9], 1.6), ([2.0, 0.5], 0.5), ([0.5], 0.5)]
 )
-def test_a_gain_is_what_every_round_finds(monkeypatch, rounds, gain):
-    precision.bfloat16_gain.cache_clear()
+def test_a_gain_is_what_every_round_finds(no_gain_is_remembered, monkeypatch, rounds, gain):
     left = list(rounds)
     monkeypatch.setattr(precision, "time_gain", lambda: left.pop(0))
     assert precision.bfloat16_gain() == gain and not left
-    precision.bfloat16_gain.cache_clear()
 
 
 def test_a_round_times_both():
