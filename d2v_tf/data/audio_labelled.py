@@ -13,6 +13,7 @@ from d2v_tf.data.mixing import WaveformMixer
 from d2v_tf.data.no_autograph import no_autograph
 from d2v_tf.data.reading import DataError, read_examples
 from d2v_tf.data.seeds import stream_seed
+from d2v_tf.data.speech_batches import planned_batches
 from d2v_tf.data.speech_sources import SpeechFiles
 
 # The stream of `stream_seed`, beside those of `speech`.
@@ -124,7 +125,7 @@ def training_dataset(
             shuffle=shuffle,
         )
         lengths = [length for _, length in plan.shapes]
-        batches = speech.planned_batches(
+        batches = planned_batches(
             source,
             plan,
             start // whole_size,

@@ -13,8 +13,8 @@ from d2v_tf.data.speech import (
     evaluation_dataset,
     padding_mask_of,
     plan_batches,
-    planned_batches,
 )
+from d2v_tf.data.speech_batches import planned_batches
 from d2v_tf.data.speech_sources import SpeechFiles
 
 

@@ -9,10 +9,11 @@ import pytest
 import soundfile
 import tensorflow as tf
 
-from d2v_tf.data import speech
+from d2v_tf.data import speech_batches
 from d2v_tf.data.audio_files import AudioError
 from d2v_tf.data.reading import BadExamples, DataError
 from d2v_tf.data.speech import evaluation_dataset, plan_batches, pretraining_dataset
+from d2v_tf.data.speech_batches import read_into
 from d2v_tf.data.speech_records import serialize_utterance
 from d2v_tf.data.speech_sources import open_speech_source
 from tests.data.audio import (
@@ -395,11 +396,11 @@ def test_a_file_system_that_fails_is_asked_again(monkeypatch, may_pass, times, p
             raise AudioError("busy", may_pass)
         return np.ones(4, "float32")
 
-    monkeypatch.setattr(speech, "time", types.SimpleNamespace(sleep=made.append))
+    monkeypatch.setattr(speech_batches, "time", types.SimpleNamespace(sleep=made.append))
     source = types.SimpleNamespace(names=["a.wav"], read=read)
     bad, row = BadExamples("files", 1, max_bad=1.0, warn=str), np.zeros(4, "float32")
-    assert speech._read_into(row, source, 0, 1, 0.0, bad) == (0 if num_bad else 4)
+    assert read_into(row, source, 0, 1, 0.0, bad) == (0 if num_bad else 4)
     assert made == pauses and bad.count == num_bad
     reads.clear()  # what is known to be bad costs no pause again
-    speech._read_into(row, source, 0, 1, 0.0, bad)
+    read_into(row, source, 0, 1, 0.0, bad)
     assert len(made) == len(pauses) * (1 if num_bad else 2)
