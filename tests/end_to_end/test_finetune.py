@@ -101,7 +101,8 @@ def test_classify_with_seeds(photo_run):
     records = json.loads((workdir / "seeds.json").read_text())
     page = (workdir / "report.html").read_text()
     assert output.splitlines()[-1] == f"report: {workdir}/report.html"
-    assert "seed_0 and seed_1" in page and (workdir / "seed_1" / "report.html").exists()
+    assert f"{workdir.name}/seed_1" in page and f"{workdir.name}, 2 seeds" in page
+    assert (workdir / "seed_1" / "report.html").exists()
     assert list(records) == ["0", "1"]
     mean = np.mean([record["accuracy"] for record in records.values()])
     assert f"accuracy: mean {mean:.4f}, deviation " in output
