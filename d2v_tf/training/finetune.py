@@ -93,10 +93,7 @@ def finetune(recipe, workdir, console=None, quiet=False):
         if start < recipe.steps and not evaluations.is_over:
             devices = Replicas(tf.distribute.get_strategy()).describe()
             facts = {"examples": data.num_examples, "tested_on": data.eval_name}
-            try:
-                note_start(workdir, start, devices, steps=recipe.steps, **facts)
-            except OSError as error:
-                warn(f"the start is not written down ({error})")
+            note_start(workdir, start, devices, warn, steps=recipe.steps, **facts)
         try:
             with say_how_to_look(workdir, console):
                 _fit(recipe, console, data, model, checkpoints, evaluations, log)

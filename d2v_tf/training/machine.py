@@ -12,13 +12,14 @@ from d2v_tf.training.logs import append_json, read_json_lines
 PACKAGES = ("d2v_tf", "tensorflow", "keras", "numpy")
 
 
-def note_start(workdir, step, devices, **facts):
-    """Writes down the start of a run.
+def note_start(workdir, step, devices, warn=print, **facts):
+    """Writes down the start of a run. Where it cannot, that is no reason not to run.
 
     Args:
         workdir: str.
         step: int. Updates that were made before.
         devices: str. What the run is computed on.
+        warn: callable(str), told of a file that cannot be written.
         **facts: more to write down, as JSON has it.
     """
     record = {
@@ -29,7 +30,10 @@ def note_start(workdir, step, devices, **facts):
         "versions": describe_versions(),
         **facts,
     }
-    append_json(os.path.join(workdir, "starts.jsonl"), record)
+    try:
+        append_json(os.path.join(workdir, "starts.jsonl"), record)
+    except OSError as error:
+        warn(f"the start is not written down ({error})")
 
 
 def data_facts(data):

@@ -159,10 +159,7 @@ def _pretrain(recipe, workdir, everybody, published_batch_size, replicas, quiet,
                 changed = start and other_data(workdir, data)
                 if changed:
                     warn(changed)
-                try:
-                    note_start(workdir, start, replicas.describe(), **data_facts(data))
-                except OSError as error:
-                    warn(f"the start is not written down ({error})")
+                note_start(workdir, start, replicas.describe(), warn, **data_facts(data))
         try:
             if not start:
                 if evidence.tasks:
