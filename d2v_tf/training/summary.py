@@ -7,13 +7,14 @@ from d2v_tf.schema.common import COMPILERS
 from d2v_tf.training.precision import resolve_precision, resolve_xla
 
 
-def print_summary(console, warn, recipe, model, data, published_batch_size=None, replicas=None):
+def print_summary(run, published_batch_size=None):
     """Prints what is about to run: model, data, effective batch, length.
 
     Args:
-        warn: function of a line, told where the recipe's published batch size is not kept.
+        run: `Run`. The chief warns where the recipe's published batch size is not kept.
+        published_batch_size: optional int.
     """
-    backbone = model.student
+    recipe, data, replicas, backbone = run.recipe, run.data, run.replicas, run.backbone
     shape = recipe.model
     precision = resolve_precision(recipe.precision)
     compiler = COMPILERS[resolve_xla(recipe.xla)]
@@ -30,20 +31,20 @@ def print_summary(console, warn, recipe, model, data, published_batch_size=None,
         "length": f"{recipe.steps:,} updates, {epochs:,.1f} epochs",
         "numbers": f"{precision}, {compiler}",
     }
-    if replicas is not None and replicas.count > 1:
+    if replicas.count > 1:
         rows["devices"] = replicas.describe()
     table = Table.grid(padding=(0, 2))
     for name, value in rows.items():
         table.add_row(name, escape(value))
-    console.print(table)
-    if published_batch_size not in (None, recipe.batch_size):
+    run.talk.print(table)
+    if replicas.is_chief and published_batch_size not in (None, recipe.batch_size):
         parts = -(-published_batch_size // recipe.batch_size)
         keep = ""
         if parts > 1 and published_batch_size % parts == 0:
             keep = (
                 f" Keep it by --set batch_size={published_batch_size} --set accumulate={parts}, or "
             )
-        warn(
+        run.warn(
             f"the recipe is for batches of {published_batch_size}, not "
             f"{recipe.batch_size}. Results depend on it."
             + (keep or " ")

@@ -109,7 +109,7 @@ def test_no_probe_comes_between_sigterm_and_the_checkpoint(tmp_path, monkeypatch
     recipe = load_recipe(ROOT / "configs" / "pretrain" / "vision_tiny.yaml", [*TINY, *settings])
     checkpoints, probed = tmp_path / "checkpoints", []
     monkeypatch.setattr(evidence, "probe", lambda *_: {"knn": 0.5, "linear": 0.5})
-    monkeypatch.setattr("d2v_tf.training.pretrain.Pictures", lambda *_: keras.callbacks.Callback())
+    monkeypatch.setattr("d2v_tf.training.fitting.Pictures", lambda *_: keras.callbacks.Callback())
     updates, features = guard.HealthGuard.on_train_batch_end, evidence.mean_pooled_features
 
     def start():

@@ -13,7 +13,7 @@ from rich.console import Console
 from d2v_tf.backbones.backbone import Data2VecBackbone
 from d2v_tf.config import load_recipe
 from d2v_tf.data import reading
-from d2v_tf.training import checkpoints, pretrain
+from d2v_tf.training import checkpoints, fitting, pretrain, run
 from d2v_tf.training.guard import RunStopped
 from d2v_tf.training.machine import data_facts, note_start, other_data
 from d2v_tf.training.modalities import modality_of
@@ -41,7 +41,7 @@ def start(tmp_path):
 def test_the_end_of_a_run_that_fails_in_every_way(start, tmp_path, monkeypatch):
     paths, pauses = sorted((tmp_path / "photos").iterdir()), []
     content, lock = paths[3].read_bytes(), threading.Lock()
-    monkeypatch.setattr(pretrain, "Pictures", lambda *_: keras.callbacks.Callback())
+    monkeypatch.setattr(fitting, "Pictures", lambda *_: keras.callbacks.Callback())
     monkeypatch.setattr(pretrain, "report_at_end", lambda *_: None)
 
     # A photo cannot be read twice, and then it can.
@@ -57,9 +57,9 @@ def test_the_end_of_a_run_that_fails_in_every_way(start, tmp_path, monkeypatch):
                 (tmp_path / "whole").write_bytes(content)
                 os.replace(tmp_path / "whole", paths[3])  # at once: others read meanwhile
 
-    build_model = pretrain.build_model
+    build_model = run.build_model
     with monkeypatch.context() as patch:
-        patch.setattr(pretrain, "build_model", break_one)
+        patch.setattr(run, "build_model", break_one)
         patch.setattr(reading, "time", types.SimpleNamespace(sleep=sleep))
         # And the state of the last update is none that can be saved.
         patch.setattr(checkpoints, "all_finite", lambda _: False)
