@@ -21,6 +21,7 @@ from d2v_tf.benchmark.timing import (
     time_in_turns,
 )
 from d2v_tf.errors import UserError
+from d2v_tf.pretraining.masked_positions import most_masked
 from d2v_tf.schema.common import COMPILERS
 from d2v_tf.training.modalities import modality_of
 from d2v_tf.training.model import build_model
@@ -96,7 +97,7 @@ def compare(recipe, steps=5, precisions=("float32", "bfloat16"), compilers=tuple
         note("torch", name)
     seconds = time_in_turns(functions, steps)
 
-    shape, masked = batch["mask"].shape, model._num_positions(batch["mask"])
+    shape, masked = batch["mask"].shape, most_masked(batch["mask"], model.max_masked)
     flops = {
         "ours": step_flops(recipe, model.student, shape, masked),
         "torch": step_flops(recipe, model.student, shape, masked, whole_last=True),

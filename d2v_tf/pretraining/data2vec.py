@@ -7,6 +7,8 @@ from keras import ops
 from d2v_tf.backbones.initializers import without_drawing
 from d2v_tf.backbones.transformer import FEATURE_KINDS
 from d2v_tf.pretraining.ema import ema_decay, update_teacher
+from d2v_tf.pretraining.masked_positions import masked_positions, most_masked
+from d2v_tf.pretraining.micro_batches import sum_over_micro_batches
 from d2v_tf.pretraining.part_compilers import parts_by_xla
 from d2v_tf.pretraining.remat import rematerialized
 from d2v_tf.pretraining.replicas import (
@@ -249,7 +251,7 @@ class Data2Vec(keras.Model):
         add_up = sum_over_replicas if self.num_replicas > 1 else lambda x: x
         # The divisor is known before the first forward pass, so micro-batches add up exactly.
         counts = tf.math.count_nonzero(batch["mask"], axis=1, dtype=tf.int32)  # [B]
-        counts = tf.minimum(counts, self._num_positions(batch["mask"]))
+        counts = tf.minimum(counts, most_masked(batch["mask"], self.max_masked))
         total, examples = add_up(
             [
                 tf.cast(tf.reduce_sum(counts), tf.float32),
@@ -315,13 +317,6 @@ class Data2Vec(keras.Model):
         }
 
     def _accumulated_gradients(self, batch, total):
-        micro_batches = tf.nest.map_structure(self._split, batch)
-
-        def add_micro_batch(i, running):
-            micro_batch = tf.nest.map_structure(lambda x: x[i], micro_batches)
-            new = self._gradients(micro_batch, total)
-            return i + 1, tf.nest.map_structure(tf.add, running, new)
-
         dim = self.student.output_shape[-1]
         zeros = (
             [tf.zeros(v.shape, v.dtype) for v in self.trainable_variables],
@@ -332,22 +327,9 @@ class Data2Vec(keras.Model):
                 "frontend": tf.zeros([2]),
             },
         )
-        _, result = tf.while_loop(
-            lambda i, _: i < self.accumulate,
-            add_micro_batch,
-            (tf.constant(0), zeros),
-            parallel_iterations=1,
+        return sum_over_micro_batches(
+            lambda part: self._gradients(part, total), batch, self.accumulate, zeros
         )
-        return result
-
-    def _split(self, x):
-        shape = ops.shape(x)
-        if isinstance(shape[0], int) and shape[0] % self.accumulate:
-            raise ValueError(
-                f"accumulate must divide the batch. "
-                f"Received: accumulate={self.accumulate}, a batch of {shape[0]}"
-            )
-        return tf.reshape(x, (self.accumulate, shape[0] // self.accumulate, *shape[1:]))
 
     def _masked_regression(self, batch):
         """Predictions and targets at masked positions, float32 `[B, M, D]`, their weights `[B, M]`.
@@ -355,7 +337,7 @@ class Data2Vec(keras.Model):
         Also the sums `[2]` for the frontend's deviation over the sequence.
         """
         mask = batch["mask"]
-        gather, weights = self._masked_positions(mask)
+        gather, weights = masked_positions(mask, self.max_masked)
         embedded = target_embedded = self.student.frontend(self._inputs(batch), training=True)
         if self._has_target_inputs(batch):
             target_embedded = self.student.frontend(self._target_inputs(batch), training=False)
@@ -379,21 +361,6 @@ class Data2Vec(keras.Model):
         hidden = self._student_hidden(embedded, mask, training=True, keep=keep)
         frontend = sequence_deviation_sums(embedded["features"], embedded.get("padding_mask"))
         return self._predict(hidden), targets, weights, frontend
-
-    def _masked_positions(self, mask):
-        """A function `[B, T, D]` -> `[B, M, D]` that picks masked positions, and their weights."""
-        num_positions = self._num_positions(mask)
-        present, positions = tf.math.top_k(tf.cast(mask, tf.int32), num_positions)  # [B, M]
-        weights = tf.cast(present, tf.float32)
-        return lambda x: tf.gather(x, positions, batch_dims=1), weights
-
-    def _num_positions(self, mask):
-        """M, a number where T is known while tracing and a scalar tensor where it is not."""
-        length = tf.shape(mask)[1] if mask.shape[1] is None else mask.shape[1]
-        limit = self.max_masked(length) if callable(self.max_masked) else self.max_masked
-        if limit is None:
-            return length
-        return min(limit, length) if isinstance(length, int) else tf.minimum(limit, length)
 
     def _student_hidden(self, embedded, mask, training, keep=None):
         """The student's last block with the masked positions hidden from it.
