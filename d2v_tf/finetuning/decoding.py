@@ -86,7 +86,8 @@ class BeamSearchDecoder:
         word_score: float. Likewise; raise it where words are left out.
         beam_size: int. Hypotheses that are kept at each frame.
         beam_threshold: float. Hypotheses worse than the best by more than this are dropped.
-        warn: callable(str), told of words that are left out. Defaults to `warnings.warn`.
+        warn: callable(str), told of words that are left out or that the language model does not
+            know. Defaults to `warnings.warn`.
 
     Call: (logits `[B, T, V]`, frame lengths `[B]`) -> list of B str.
 
@@ -133,13 +134,13 @@ class BeamSearchDecoder:
             "criterion_type": flashlight.CriterionType.CTC,
         }
         if words is None:
-            model = _language_model(flashlight, language_model, self.vocabulary, OF_LETTERS)
+            model = _language_model(flashlight, language_model, self.vocabulary, OF_LETTERS, warn)
             options = flashlight.LexiconFreeDecoderOptions(sil_score=word_score, **common)
             self._decoder = flashlight.LexiconFreeDecoder(options, model, self._word_end, 0, [])
         else:
             self._words = _spellable(words, self.vocabulary, warn)
             entries = [*self._words, UNKNOWN]
-            model = _language_model(flashlight, language_model, entries, OF_WORDS)
+            model = _language_model(flashlight, language_model, entries, OF_WORDS, warn)
             trie = self._trie(flashlight, model)
             options = flashlight.LexiconDecoderOptions(
                 word_score=word_score, unk_score=float("-inf"), sil_score=0.0, **common
@@ -212,21 +213,24 @@ def _spellable(words, vocabulary, warn):
     return known
 
 
-# What a language model is of, and what else to give where it is of something else.
+# What a language model is of; the part of it that it has to know, since it is of something else
+# where it knows less; and what else to give then.
 OF_LETTERS = (
     "letters",
+    0.5,
     "Is it a model of words? Give the list of these, too (--words=FILE; tools/prepare.py "
     "--lm_order writes words.txt beside the model), or a model of letters (--lm_letters there).",
 )
 OF_WORDS = (
     "words to be heard",
+    0.05,  # a large list may stand beside a model of little text
     "Is it a model of letters, or of words that are spelled in another way, in capitals, say? Give "
     "a model of words and the list that belongs to it (tools/prepare.py --lm_order writes "
     "words.txt beside the model).",
 )
 
 
-def _language_model(flashlight, path, entries, kind):
+def _language_model(flashlight, path, entries, kind, warn):
     """KenLM on a file, whose words are numbered as `entries`; or one that knows nothing."""
     if path is None:
         return flashlight.ZeroLM()
@@ -247,10 +251,10 @@ def _language_model(flashlight, path, entries, kind):
     # Whatever it does not know is as improbable as what is no word.
     asked = [i for i, entry in enumerate(entries) if entry == WORD_END or entry not in SPECIALS]
     known = sum(scores[i] != scores[-1] for i in asked)
-    what, hint = kind
+    what, least, hint = kind
+    found = f"the language model {path} knows {known:,} of the {len(asked):,} {what}"
+    if known < least * len(asked):
+        raise UserError(f"decoding: {found}. {hint}")
     if 2 * known < len(asked):
-        raise UserError(
-            f"decoding: the language model {path} knows {known:,} of the {len(asked):,} {what}. "
-            + hint
-        )
+        warn(f"{found}; to it all others are as improbable as what is no word")
     return model

@@ -1,5 +1,6 @@
 """Finds the folder with a `config.json`, and reads such files."""
 
+import glob
 import json
 import os
 
@@ -32,6 +33,9 @@ def find_folder(path):
             f"{path}: this run is not finished, it has no preset/ yet. The command that started it "
             f"continues it{meanwhile}."
         )
+    seeds = sorted(glob.glob(os.path.join(glob.escape(path), "seed_*")))
+    if seeds:
+        raise WeightsError(f"{path}: holds runs of several seeds. Give one, such as {seeds[0]}.")
     raise WeightsError(f"{path}: has no config.json. Give {READABLE}.")
 
 

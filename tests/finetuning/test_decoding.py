@@ -215,8 +215,18 @@ def test_a_language_model_of_something_else_is_refused(word_model, tmp_path):
     write_arpa(estimate_ngrams([list("ab|ba"), list("bb")], 2), path)
     with pytest.raises(UserError, match="knows 0 of the 2 words to be heard. Is it a model of let"):
         BeamSearchDecoder(SMALL, ["ab", "ba"], str(path))
-    # Half of the words are enough: a list may be larger than what the model was made of.
-    BeamSearchDecoder(SMALL, ["ab", "ba", "aaa", "bbb"], word_model)
+
+
+@flashlight
+def test_a_list_may_have_more_words_than_the_language_model(word_model):
+    logits, lines = emissions(*AB_BA_OR_BB), []
+    words = ["ab", "ba", *("ab" * n for n in range(2, 8))]
+    decode = BeamSearchDecoder(SMALL, words, word_model, warn=lines.append)
+    assert decode(logits, [6]) == ["ab ba"]
+    (line,) = lines
+    assert "lm.arpa knows 2 of the 8 words to be heard; to it all others are as" in line
+    BeamSearchDecoder(SMALL, words[:4], word_model, warn=lines.append)  # half of them: no word
+    assert len(lines) == 1
 
 
 @flashlight

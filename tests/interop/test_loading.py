@@ -33,6 +33,9 @@ def test_paths_that_are_nothing(tmp_path):
         d2v_tf.load_backbone("facebook/data2vec-audio-base")
     with pytest.raises(WeightsError, match="has no config.json. Give a preset folder of d2v_tf, "):
         d2v_tf.load_backbone(tmp_path)
+    (tmp_path / "seed_0").mkdir()
+    with pytest.raises(WeightsError, match="of several seeds. Give one, such as .*/seed_0"):
+        d2v_tf.load_backbone(tmp_path)
     (tmp_path / "config.yaml").write_text("seed: 0\n")
     with pytest.raises(WeightsError, match="this run is not finished, it has no preset/ yet"):
         d2v_tf.load_backbone(tmp_path)
