@@ -40,7 +40,9 @@ flags.DEFINE_string(
 )
 flags.DEFINE_string("workdir", None, "Folder of the run. Default: runs/TASK_RECIPE_INIT.")
 flags.DEFINE_string(
-    "strategy", "auto", "Where it is computed. auto: a GPU where there is one, else the CPU; cpu."
+    "strategy",
+    "auto",
+    "Where it is computed. auto: all GPUs of this machine, else its CPU; cpu; mirrored.",
 )
 flags.DEFINE_float("label_fraction", None, "The part of the training labels that is used.")
 flags.DEFINE_list("seeds", None, "Several runs, one a seed, as in 0,1,2, and their mean.")
@@ -73,7 +75,7 @@ def finetune():
         from d2v_tf.console import open_console
         from d2v_tf.training.finetune_seeds import finetune_seeds
 
-        choose_devices()
+        replicas = choose_devices()
         modality, config = choose_recipe()
     start = Path(FLAGS.init).absolute()
     start = start.parent.name if start.name == "preset" else start.name
@@ -90,7 +92,7 @@ def finetune():
             overrides.append(f"{key}={json.dumps(value)}")  # YAML would read on in it
     try:
         finetune_seeds(
-            config, overrides, modality, workdir, FLAGS.seeds, open_console(), FLAGS.quiet
+            config, overrides, modality, workdir, FLAGS.seeds, open_console(), FLAGS.quiet, replicas
         )
     except KeyboardInterrupt as stopped:
         end_stopped(stopped, workdir)
@@ -100,14 +102,12 @@ def choose_devices():
     from d2v_tf.errors import UserError
     from d2v_tf.training.strategy import open_replicas
 
-    if FLAGS.strategy not in ("auto", "cpu"):
+    if FLAGS.strategy not in ("auto", "cpu", "mirrored"):
         raise UserError(
-            f"--strategy={FLAGS.strategy}: fine-tuning is computed on one device, auto or cpu. "
-            "With several GPUs, start a process for each, with another CUDA_VISIBLE_DEVICES, one "
-            "of the --seeds and a --workdir of its own."
+            f"--strategy={FLAGS.strategy}: fine-tuning is computed on one machine: auto, cpu or "
+            "mirrored, all its GPUs."
         )
-    if FLAGS.strategy == "cpu":
-        open_replicas("cpu")
+    return open_replicas(FLAGS.strategy)
 
 
 def choose_recipe():

@@ -98,7 +98,7 @@ def trainable_utterances(source, encode, num_frames, bad_examples, max_seconds=2
     return source.only(keep), [labels[i] for i in np.flatnonzero(keep)]
 
 
-def plan_transcribed(source, *, batch_seconds, buckets=4, seed=0, shuffle=True):
+def plan_transcribed(source, *, batch_seconds, buckets=4, seed=0, shuffle=True, multiple_of=1):
     """Plans the batches of utterances of which none is cropped; arguments as `plan_batches`.
 
     Args:
@@ -115,6 +115,7 @@ def plan_transcribed(source, *, batch_seconds, buckets=4, seed=0, shuffle=True):
         buckets=buckets,
         seed=seed,
         shuffle=shuffle,
+        multiple_of=multiple_of,
     )
 
 
@@ -129,6 +130,7 @@ def transcribed_dataset(
     bad_examples,
     buckets=4,
     shuffle=True,
+    multiple_of=1,
 ):
     """Batches to train recognition on, without end; a function of (seed, number of the batch).
 
@@ -143,7 +145,7 @@ def transcribed_dataset(
         seed: int.
         start: int. Number of the first batch.
         bad_examples: `BadExamples`. What cannot be read is replaced by another utterance.
-        buckets, shuffle: as `plan_batches`.
+        buckets, shuffle, multiple_of: as `plan_batches`.
 
     Returns:
         A dataset of (`{"waveform": [B, N] float32, "padding_mask": [B, N] bool}`, labels int32
@@ -155,6 +157,7 @@ def transcribed_dataset(
         buckets=buckets,
         seed=seed,
         shuffle=shuffle,
+        multiple_of=multiple_of,
     )
     sizes = np.array([len(row) for row in labels])
     # Any utterance that fits into a bucket may come into it: to fill a batch up, or as another's

@@ -12,7 +12,9 @@ from d2v_tf.pretraining.micro_batches import sum_over_micro_batches
 from d2v_tf.pretraining.part_compilers import parts_by_xla
 from d2v_tf.pretraining.remat import rematerialized
 from d2v_tf.pretraining.replicas import (
+    replica_number,
     replicated_train_function,
+    seed_states,
     seeds_apart,
     sum_over_replicas,
     update_as_it_is,
@@ -258,7 +260,8 @@ class Data2Vec(keras.Model):
                 tf.cast(tf.shape(counts)[0], tf.float32),
             ]
         )
-        gradients, sums = add_up(gradients_of(batch, tf.maximum(total, 1.0), *self._replica()))
+        replica = () if self.num_replicas == 1 else (replica_number(),)
+        gradients, sums = add_up(gradients_of(batch, tf.maximum(total, 1.0), *replica))
         return {
             "loss": sums["loss"],
             "target_var": deviation(sums["targets"]),
@@ -267,13 +270,6 @@ class Data2Vec(keras.Model):
             **update(gradients),
             "examples": examples,
         }
-
-    def _replica(self):
-        """The number of this replica, where there are several."""
-        if self.num_replicas == 1:
-            return ()
-        context = tf.distribute.get_replica_context()
-        return (tf.cast(context.replica_id_in_sync_group, tf.int64),)
 
     def _update(self, gradients):
         """Applies the batch's gradients and moves the teacher."""
@@ -285,11 +281,8 @@ class Data2Vec(keras.Model):
 
     def _gradients_apart(self, batch, total, replica):
         """`_gradients_of` with dropout that no other replica draws."""
-        with seeds_apart(self._seed_states(), replica):
+        with seeds_apart(seed_states(self), replica):
             return self._gradients_of(batch, total)
-
-    def _seed_states(self):
-        return [v.value for v in self.non_trainable_variables if "seed_generator" in v.path]
 
     def _gradients_of(self, batch, total):
         gradients = self._gradients if self.accumulate == 1 else self._accumulated_gradients

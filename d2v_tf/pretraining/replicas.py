@@ -15,8 +15,8 @@ def replica_scope(strategy):
     """`strategy.scope()` in which every variable of a model is updated by each replica for itself.
 
     All replicas compute the same new value from the same reduced gradients, so nothing has to be
-    sent when it is assigned, and XLA can compile the whole update. To be used where a `Data2Vec`
-    and its optimizer are made and built.
+    sent when it is assigned, and XLA can compile the whole update. To be used where a model that
+    trains so (`Data2Vec`, `Supervised`) and its optimizer are made and built.
 
     Args:
         strategy: a `tf.distribute.Strategy`.
@@ -45,7 +45,7 @@ def update_as_it_is(optimizer):
     """
     if optimizer.iterations.value.aggregation != tf.VariableAggregation.NONE:
         raise ValueError(
-            "In replicas, a Data2Vec and its optimizer have to be built under "
+            "In replicas, a model and its optimizer have to be built under "
             "d2v_tf.pretraining.replicas.replica_scope(strategy). "
             f"Received: {type(optimizer).__name__}, built outside of it."
         )
@@ -71,10 +71,30 @@ def update_as_it_is(optimizer):
 
 
 def sum_over_replicas(structure):
-    """Adds up a structure of tensors over all replicas; every one of them gets the sums."""
+    """Adds up a structure of tensors over all replicas; every one of them gets the sums.
+
+    What is `None`, such as the gradient of a variable that is not used, stays so.
+    """
     context = tf.distribute.get_replica_context()
     flat = tf.nest.flatten(structure)
-    return tf.nest.pack_sequence_as(structure, context.all_reduce("SUM", flat))
+    sums = iter(context.all_reduce("SUM", [x for x in flat if x is not None]))
+    return tf.nest.pack_sequence_as(structure, [x if x is None else next(sums) for x in flat])
+
+
+def replica_number():
+    """The number of the replica that computes this: an int64 scalar."""
+    return tf.cast(tf.distribute.get_replica_context().replica_id_in_sync_group, tf.int64)
+
+
+def predict_on_one_device(*models):
+    """Has Keras' `predict` of models in replicas computed on one device, and not on all of them."""
+    for model in models:
+        model._distribute_strategy = None
+
+
+def seed_states(model):
+    """The states of a model's seed generators, for `seeds_apart`."""
+    return [v.value for v in model.non_trainable_variables if "seed_generator" in v.path]
 
 
 @contextlib.contextmanager

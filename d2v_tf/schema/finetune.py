@@ -251,6 +251,7 @@ class FinetuneSpeechData(Group):
     min_seconds: ZeroOrMore = 0.1
     max_seconds: AboveZero = 20.0
     buckets: Positive | tuple[AboveZero, ...] = 3
+    size_multiple: Literal["auto"] | Positive = "auto"  # of batches for ctc; as for pre-training
     mixup: ZeroOrMore = 0.0
 
 

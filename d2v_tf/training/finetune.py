@@ -19,6 +19,7 @@ from d2v_tf.finetuning.freezing import FreezeBackbone
 from d2v_tf.finetuning.optimizer import LayerwiseAdamW, lr_scales
 from d2v_tf.interop.loading import load_with_report, on_backbone
 from d2v_tf.interop.preprocessing import load_preprocessing
+from d2v_tf.pretraining.replicas import predict_on_one_device, replica_scope
 from d2v_tf.schema.common import COMPILERS
 from d2v_tf.schema.finetune import Freeze, duration_problems, resolve_durations
 from d2v_tf.training.checkpointer import Checkpointer
@@ -42,7 +43,7 @@ from d2v_tf.training.workdir import open_workdir
 PRETRAIN_CONFIGS = Path(__file__).resolve().parents[2] / "configs" / "pretrain"
 
 
-def finetune(recipe, workdir, console=None, quiet=False):
+def finetune(recipe, workdir, console=None, quiet=False, replicas=None):
     """Fine-tunes a backbone and leaves the task model that did best in a folder.
 
     Running it again in the same folder continues the run as if it had not stopped.
@@ -53,6 +54,8 @@ def finetune(recipe, workdir, console=None, quiet=False):
             `tensorboard/`, `checkpoints/`, `best.weights.h5`, `preset/` and `report.html`.
         console: optional `rich` console for everything that is printed.
         quiet: bool. Whether only warnings and what comes at the end are printed.
+        replicas: optional `Replicas` of this process, where the run is computed; TensorFlow's own
+            choice if `None`.
 
     Returns:
         (the task model with its best weights, the record of its evaluation).
@@ -62,6 +65,7 @@ def finetune(recipe, workdir, console=None, quiet=False):
     """
     console = console or Console()
     talk = Console(quiet=True) if quiet else console  # what is no warning and not the end
+    replicas = replicas or Replicas(tf.distribute.get_strategy())
 
     def warn(line):
         console.print(f"[yellow]warning:[/] {escape(line)}")
@@ -69,14 +73,17 @@ def finetune(recipe, workdir, console=None, quiet=False):
     if recipe.init == "scratch" and recipe.freeze != Freeze():
         warn("from scratch nothing is frozen: random weights have to learn, all of them")
         recipe = recipe.model_copy(update={"freeze": Freeze()})
-    with open_workdir(workdir, recipe) as recipe:
+    with open_workdir(workdir, recipe, replicas.count) as recipe:
         keras.utils.set_random_seed(recipe.seed)
-        backbone, preprocessing, origin = open_backbone(recipe)
-        data = open_data(recipe, backbone, preprocessing, warn)
-        recipe = resolve_steps(recipe, data)
-        task = data.build_task(backbone)
-        model = build_model(recipe, task)
-        print_summary(talk, recipe, task, data, origin)
+        with replica_scope(replicas.strategy):
+            backbone, preprocessing, origin = open_backbone(recipe)
+            data = open_data(recipe, backbone, preprocessing, warn)
+            data.check_parts(replicas.count)
+            recipe = resolve_steps(recipe, data)
+            task = data.build_task(backbone)
+            model = build_model(recipe, task)
+        predict_on_one_device(task, task.backbone)
+        print_summary(talk, recipe, task, data, origin, replicas)
 
         checkpoints = Checkpoints(
             os.path.join(workdir, "checkpoints"), model, recipe.keep_checkpoints
@@ -91,12 +98,11 @@ def finetune(recipe, workdir, console=None, quiet=False):
         log = open_log(recipe, workdir, console, data, start, quiet)
         evaluations = Evaluations(workdir, talk, task, data, recipe.patience, log)
         if start < recipe.steps and not evaluations.is_over:
-            devices = Replicas(tf.distribute.get_strategy()).describe()
             facts = {"examples": data.num_examples, "tested_on": data.eval_name}
-            note_start(workdir, start, devices, warn, steps=recipe.steps, **facts)
+            note_start(workdir, start, replicas.describe(), warn, steps=recipe.steps, **facts)
         try:
             with say_how_to_look(workdir, console):
-                _fit(recipe, console, data, model, checkpoints, evaluations, log)
+                _fit(recipe, console, data, model, checkpoints, evaluations, log, replicas)
         except tf.errors.OpError as error:
             # TensorFlow wraps what an input pipeline raised in an error of its own.
             raise data.explain(error) from None
@@ -240,7 +246,7 @@ def open_log(recipe, workdir, console, data, start, quiet=False):
     )
 
 
-def _fit(recipe, console, data, model, checkpoints, evaluations, log):
+def _fit(recipe, console, data, model, checkpoints, evaluations, log, replicas):
     """Trains to the last update, first with a frozen backbone if asked, and evaluates."""
     start = log.start
     if start < recipe.steps and not evaluations.is_over:
@@ -252,7 +258,7 @@ def _fit(recipe, console, data, model, checkpoints, evaluations, log):
             StopOnRequest(checkpointer.save_now, console) as stop,
         ):
             model.fit(
-                data.batches(start),
+                replicas.distribute(lambda *_: data.batches(start)),  # of one process
                 steps_per_epoch=recipe.steps - start,
                 epochs=1,
                 verbose=0,
@@ -271,7 +277,7 @@ def _fit(recipe, console, data, model, checkpoints, evaluations, log):
         evaluations.measure(recipe.steps)
 
 
-def print_summary(console, recipe, task, data, origin):
+def print_summary(console, recipe, task, data, origin, replicas):
     """Prints what is about to run."""
     epochs = recipe.steps / data.batches_per_epoch
     rows = {
@@ -283,6 +289,8 @@ def print_summary(console, recipe, task, data, origin):
         "length": f"{recipe.steps:,} updates of {recipe.batch_size}, {epochs:,.1f} epochs",
         "numbers": f"{resolve_precision(recipe.precision)}, " + COMPILERS[resolve_xla(recipe.xla)],
     }
+    if replicas.count > 1:
+        rows["devices"] = replicas.describe()
     table = Table.grid(padding=(0, 2))
     for name, value in rows.items():
         table.add_row(name, escape(value))

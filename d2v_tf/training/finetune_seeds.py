@@ -39,7 +39,9 @@ def modality_of_start(init, task):
     return next(m for m in RECIPES if issubclass(kind, backbone_class_of(m)))
 
 
-def finetune_seeds(config, overrides, modality, workdir, seeds, console, quiet=False):
+def finetune_seeds(
+    config, overrides, modality, workdir, seeds, console, quiet=False, replicas=None
+):
     """Runs a recipe, once or with several seeds.
 
     Args:
@@ -51,13 +53,14 @@ def finetune_seeds(config, overrides, modality, workdir, seeds, console, quiet=F
         seeds: optional list of str.
         console: `rich` console.
         quiet: bool. Whether only warnings and what comes at the end are printed.
+        replicas: as for `finetune`.
 
     Returns:
         list of the best record of each run.
     """
     if not seeds:
         recipe = load_finetune_recipe(config, overrides, modality)
-        return [finetune(recipe, workdir, console, quiet)[1]]
+        return [finetune(recipe, workdir, console, quiet, replicas)[1]]
     try:
         numbers = [int(seed) for seed in seeds]
     except ValueError:
@@ -68,7 +71,7 @@ def finetune_seeds(config, overrides, modality, workdir, seeds, console, quiet=F
         if not quiet:
             console.print(f"seed {seed}")
         folder = os.path.join(workdir, f"seed_{seed}")
-        records.append(finetune(recipe, folder, console, quiet)[1])
+        records.append(finetune(recipe, folder, console, quiet, replicas)[1])
     names = [k for k, v in records[0].items() if isinstance(v, (int, float)) and k != "step"]
     for name in names:
         values = [record[name] for record in records]

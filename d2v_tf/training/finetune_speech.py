@@ -31,6 +31,7 @@ from d2v_tf.training.labelled_data import (
     split_off,
     take_fraction,
 )
+from d2v_tf.training.speech import SpeechData, size_multiple
 
 # Audio in a batch that is measured on, in seconds.
 EVALUATION_SECONDS = 160.0
@@ -78,12 +79,24 @@ class Transcripts(LabelledData):
             "batch_seconds": recipe.batch_size * recipe.data.max_seconds,
             "buckets": recipe.data.buckets,
             "seed": recipe.seed,
+            "multiple_of": size_multiple(recipe.data),
         }
 
     @functools.cached_property
+    def _plan(self):
+        return plan_transcribed(self.utterances, **self.batching)
+
+    @property
     def batches_per_epoch(self):
         """float. Updates that see every utterance once."""
-        return plan_transcribed(self.utterances, **self.batching).batches_per_epoch
+        return self._plan.batches_per_epoch
+
+    @property
+    def batch_sizes(self):
+        """list of int. Utterances in a batch of each length."""
+        return [size for size, _ in self._plan.shapes]
+
+    uneven_advice = SpeechData.uneven_advice
 
     def describe_labels(self):
         """str. What is recognized, for the summary."""

@@ -4,7 +4,7 @@ import keras
 import tensorflow as tf
 
 from d2v_tf.pretraining.data2vec import Data2Vec
-from d2v_tf.pretraining.replicas import replica_scope
+from d2v_tf.pretraining.replicas import predict_on_one_device, replica_scope
 from d2v_tf.training.modalities import modality_of
 from d2v_tf.training.optimizer import build_optimizer
 from d2v_tf.training.precision import POLICIES, resolve_precision, resolve_xla
@@ -31,8 +31,7 @@ def _build_model(recipe):
     precision = resolve_precision(recipe.precision)
     keras.utils.set_random_seed(recipe.seed)
     backbone = modality.backbone(**recipe.model.model_dump(), dtype=POLICIES[precision])
-    # It is probed by one worker, on one device: Keras would have all of them predict every batch.
-    backbone._distribute_strategy = None
+    predict_on_one_device(backbone)  # it is probed by one worker
     xla = resolve_xla(recipe.xla)
     model = Data2Vec(
         backbone,

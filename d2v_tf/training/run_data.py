@@ -67,10 +67,10 @@ class RunData:
         Raises:
             DataError: names the batch.
         """
-        parts = replicas * self.recipe.accumulate
+        accumulate = getattr(self.recipe, "accumulate", 1)  # fine-tuning has no such key
+        parts = replicas * accumulate
         uneven = [size for size in self.batch_sizes if size % parts]
         if uneven:
-            accumulate = self.recipe.accumulate
             in_parts = f", each in {accumulate} parts (accumulate)" if accumulate > 1 else ""
             raise DataError(
                 f"data: a batch of {uneven[0]} examples cannot be shared equally by {replicas} "

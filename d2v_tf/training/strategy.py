@@ -109,7 +109,10 @@ def split_rows(dataset, parts):
         shape = [tf.shape(x)[i] if size is None else size for i, size in enumerate(x.shape)]
         return tf.reshape(x, [parts, shape[0] // parts, *shape[1:]])
 
-    return dataset.map(lambda batch: tf.nest.map_structure(cut, batch)).unbatch()
+    def cut_batch(*batch):
+        return tf.nest.map_structure(cut, batch if len(batch) > 1 else batch[0])
+
+    return dataset.map(cut_batch).unbatch()
 
 
 def check_one_shape(dataset):

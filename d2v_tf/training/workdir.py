@@ -160,18 +160,18 @@ def _resolve_batch_sizes(path, recipe, before, replicas):
     Else the batches of an epoch would be others, and some of its examples come twice. Sizes are
     multiples of `accumulate` times `data.size_multiple`.
     """
-    multiple = recipe.data.size_multiple
+    multiple, accumulate = recipe.data.size_multiple, _accumulate(recipe)
     if before:
         if before["data.size_multiple"] == "auto":  # a run older than the key
             before["data.size_multiple"] = 1
-        parts = before["accumulate"] * before["data.size_multiple"]
+        parts = before.get("accumulate", 1) * before["data.size_multiple"]
         if multiple == "auto":
-            multiple = max(1, parts // recipe.accumulate)
-        if multiple * recipe.accumulate != parts:
+            multiple = max(1, parts // accumulate)
+        if multiple * accumulate != parts:
             raise WorkdirError(
                 f"{path} is of a run whose batches have multiples of {parts} utterances, and with "
-                f"accumulate={recipe.accumulate} and data.size_multiple={multiple} they would be "
-                f"of {multiple * recipe.accumulate}. Choose an accumulate that divides {parts}."
+                f"accumulate={accumulate} and data.size_multiple={multiple} they would be "
+                f"of {multiple * accumulate}. Choose an accumulate that divides {parts}."
             )
         before["data.size_multiple"] = multiple
     elif multiple == "auto":
@@ -180,11 +180,16 @@ def _resolve_batch_sizes(path, recipe, before, replicas):
     return recipe.model_copy(update={"data": data})
 
 
+def _accumulate(recipe):
+    """The micro-batches of an update; fine-tuning has no such key."""
+    return getattr(recipe, "accumulate", 1)
+
+
 def _size_multiple(recipe, replicas):
     """Of the replicas, and of 2, 4 or 8: the run may go on with another number of them."""
     for more in MULTIPLES:
         multiple = math.lcm(replicas, more)
-        if (multiple * recipe.accumulate - 1) / recipe.batch_size <= MAX_LEFT_OUT:
+        if (multiple * _accumulate(recipe) - 1) / recipe.batch_size <= MAX_LEFT_OUT:
             return multiple
     return replicas
 

@@ -268,8 +268,13 @@ def test_a_task_of_glue(folder):
         ("finetune.py", ["--task=classify", "--init=scratch"], "give --modality"),
         (
             "finetune.py",
+            ["--task=classify", "--init=nowhere", "--strategy=multiworker"],
+            "error: --strategy=multiworker: fine-tuning is computed on one machine: auto, cpu or ",
+        ),
+        (
+            "finetune.py",
             ["--task=classify", "--init=nowhere", "--strategy=mirrored"],
-            "error: --strategy=mirrored: fine-tuning is computed on one device, auto or cpu. ",
+            "error: --strategy=mirrored takes at least two GPUs, and TensorFlow sees no GPU. ",
         ),
         (
             "finetune.py",

@@ -19,7 +19,7 @@ from tests.data.texts import write_corpus
 
 ROOT = Path(__file__).resolve().parents[2]
 SETTINGS = [
-    "batch_size=2",
+    "batch_size=1",
     "log_every=1",
     "checkpoint_every=100",
     "precision=float32",

@@ -60,3 +60,21 @@ def test_each_replica_draws_dropout_of_its_own_and_the_seeds_stay_equal(results)
 
 def test_each_replica_traces_its_update_once_in_fifty(results):
     assert results[2]["traces"] == [50, [0, 1]]
+
+
+def test_fine_tuning_in_replicas_equals_one(tmp_path):
+    """Texts, of which XLA compiles the half before the all-reduce, and recordings; and a whole
+    run that goes on in one replica after it was stopped in two."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.replicas.finetune", str(tmp_path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
+    )
+    assert done.returncode == 0, done.stderr
+    found = {k: v for line in done.stdout.splitlines() for k, v in json.loads(line).items()}
+    for name in ("texts", "speech", "run"):
+        in_losses, in_variables = found[name][:2]
+        assert in_losses < 1e-5 and in_variables < 1e-6, name
+    assert found["run"][2:] == [True, True]  # it had two, and was resumed
