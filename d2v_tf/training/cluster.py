@@ -41,6 +41,8 @@ def read_cluster(environ):
             cluster[job][index]
             if index < 0 or set(cluster) - {"chief", "worker"}:
                 raise KeyError
+            if not all(re.fullmatch(r".+:\d+", a) for group in cluster.values() for a in group):
+                raise ValueError
             return cluster, job, index
         except (ValueError, KeyError, IndexError, TypeError):
             raise StrategyError(

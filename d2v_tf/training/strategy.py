@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from d2v_tf.data.service import decoded_by
 from d2v_tf.training.cluster import StrategyError, read_cluster
+from d2v_tf.training.meeting import meet
 
 STRATEGIES = ("auto", "cpu", "mirrored", "multiworker", "tpu")
 # Seconds that a worker waits for the others before it gives up.
@@ -142,8 +143,8 @@ def open_replicas(name="auto", environ=os.environ, say=print):
         say: function of a line, told whom this process waits for.
 
     Returns:
-        `Replicas`. A worker whose others do not come ends its process after `WAIT_SECONDS`, and
-        says so: it waits in TensorFlow, which lets no error through.
+        `Replicas`. Workers meet first; one that then waits for `WAIT_SECONDS` more in TensorFlow,
+        which lets no error through, says so and ends its process.
 
     Raises:
         StrategyError: where that is not there.
@@ -213,11 +214,17 @@ def _multiworker(environ, say):
     say(f"worker {worker} of 0 to {len(addresses) - 1} waits for the others, at {others}")
     sys.stdout.flush()  # a file, as Slurm has it, would not show it while it counts
     try:
-        with _ends_unless_left(
-            f"--strategy=multiworker: worker {worker} has waited {WAIT_SECONDS / 60:g} minutes for "
-            f"the others, at {others}. See what they printed, and that these addresses can be "
-            "reached from here; then start all of them anew."
-        ):
+        missing = meet(addresses, worker, WAIT_SECONDS)
+    except OSError as error:
+        raise StrategyError(
+            f"--strategy=multiworker: worker {worker} cannot listen at {addresses[worker]} "
+            f"({error.strerror or error}). Check that the port is free and the address this "
+            "machine's."
+        ) from error
+    if missing:
+        raise StrategyError(_waited(worker, missing))
+    try:
+        with _ends_unless_left(_waited(worker, [others])):
             strategy = tf.distribute.MultiWorkerMirroredStrategy()
     except (tf.errors.OpError, RuntimeError, ValueError) as error:
         raise StrategyError(
@@ -228,12 +235,21 @@ def _multiworker(environ, say):
     return Replicas(strategy, len(addresses), worker)
 
 
+def _waited(worker, others):
+    return (
+        f"--strategy=multiworker: worker {worker} has waited {WAIT_SECONDS / 60:g} minutes for "
+        f"the others, at {', '.join(others)}. See what they printed, and that these addresses can "
+        "be reached from here; then start all of them anew."
+    )
+
+
 @contextlib.contextmanager
 def _ends_unless_left(message):
     """Ends the process with a message after `WAIT_SECONDS`, unless the context is left before.
 
-    Inside, TensorFlow keeps Python's lock and takes SIGTERM to itself. So another process speaks,
-    and `faulthandler`, which needs no lock, ends this one.
+    Inside, TensorFlow keeps Python's lock and takes SIGTERM to itself, also where a worker is lost
+    that was there before. So another process speaks, and `faulthandler`, which needs no lock, ends
+    this one.
     """
     source, sink = os.pipe()
     child = os.fork()

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 
@@ -42,6 +43,7 @@ def opened(monkeypatch):
 
     monkeypatch.setattr(strategy.tf.distribute, "MirroredStrategy", Mirrored)
     monkeypatch.setattr(strategy.tf.distribute, "MultiWorkerMirroredStrategy", MultiWorker)
+    monkeypatch.setattr(strategy, "meet", lambda *_: [])
     monkeypatch.setenv("TF_CONFIG", "")  # restored afterwards
     return told
 
@@ -187,17 +189,22 @@ def test_whom_a_worker_waits_for_is_said_before_it_waits(opened):
     assert said == ["worker 1 of 0 to 2 waits for the others, at a:1, c:3"]
 
 
-def test_a_worker_whose_others_do_not_come_ends():
-    """A process of its own: it waits inside of TensorFlow, where no signal reaches it."""
-    code = (
-        "import os\n"
-        "from d2v_tf.training import strategy\n"
-        "strategy.WAIT_SECONDS = 0.5\n"
-        "strategy.open_replicas('multiworker', os.environ)\n"
-    )
+WAITING = """
+import os
+from d2v_tf.training import strategy
+strategy.WAIT_SECONDS = {seconds}
+if {inside}:
+    strategy.meet = lambda *_: []
+strategy.open_replicas('multiworker', os.environ)
+"""
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_a_worker_whose_others_do_not_come_ends(inside):
+    """Before TensorFlow, and in it, where no signal and no error comes through."""
     mine, other = free_addresses(2)
     done = subprocess.run(
-        [sys.executable, "-c", code],
+        [sys.executable, "-c", WAITING.format(seconds=0.5, inside=inside)],
         env={**os.environ, **tf_config(0, worker=[mine, other])},
         capture_output=True,
         text=True,
@@ -207,7 +214,25 @@ def test_a_worker_whose_others_do_not_come_ends():
     assert done.returncode == 1
     assert done.stdout == f"worker 0 of 0 to 1 waits for the others, at {other}\n"
     told = f"worker 0 has waited 0.00833333 minutes for the others, at {other}. See what they "
-    assert f"error: --strategy=multiworker: {told}" in done.stderr
+    assert (
+        f"{'error' if inside else 'StrategyError'}: --strategy=multiworker: {told}" in done.stderr
+    )
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, -15), (signal.SIGINT, -2)])
+def test_a_worker_that_waits_ends_when_it_is_told_to(number, code):
+    mine, other = free_addresses(2)
+    process = subprocess.Popen(
+        [sys.executable, "-c", WAITING.format(seconds=100, inside=False)],
+        env={**os.environ, **tf_config(0, worker=[mine, other])},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout.readline().startswith("worker 0 of 0 to 1 waits")
+    process.send_signal(number)
+    process.communicate(timeout=20)
+    assert process.returncode == code
 
 
 def test_a_tpu_that_another_process_has_says_so(monkeypatch):
@@ -232,6 +257,7 @@ def test_a_tpu_that_another_process_has_says_so(monkeypatch):
         tf_config(2),
         tf_config(-1),
         tf_config(0, ps=["a:1"], worker=["b:1"]),
+        tf_config(0, worker=["a", "b:1"]),
     ],
 )
 def test_a_wrong_tf_config_is_shown_beside_a_right_one(environ):
