@@ -12,6 +12,8 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.11",
+    # Installed for editing, a path, which comes before a folder of the same name: a clone's parent.
+    package_dir={"": "."},
     packages=find_packages(include=["d2v_tf", "d2v_tf.*"]),
     install_requires=[
         "absl-py",

@@ -11,7 +11,8 @@ from quiet_start import without_banners
 with without_banners():
     os.write(2, b"WARNING: All log messages before absl::InitializeLog() is called are written to STDERR\\n")
     os.write(2, b"I0000 port.cc:153] oneDNN custom operations are on. You may see\\nE0000 x.cc:1] a real err")
-    os.write(2, b"or\\nI0000 cudart_stub.cc:31] Could not find cuda drivers on your machine, GPU will not be used.\\n")
+    os.write(2, b"or\\nE0000 jpeg_mem.cc:331] Premature end of JPEG data. Stopped at line 0/178\\n")
+    os.write(2, b"I0000 cudart_stub.cc:31] Could not find cuda drivers on your machine, GPU will not be used.\\n")
     print("from Python", file=sys.stderr)
     os.write(2, b"no end of line")
     if sys.argv[1:]:

@@ -5,6 +5,7 @@ import sys
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow starts: its banner
 from absl import app, flags, logging  # noqa: E402
+from quiet_start import without_banners  # noqa: E402
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string(
@@ -31,15 +32,16 @@ def main(argv):
     if len(argv) > 1:
         raise app.UsageError(f"unexpected argument: {argv[1]}")
     logging.set_verbosity(logging.WARNING)
-    # Imported late, so that --help and a wrong flag answer at once.
-    from d2v_tf.errors import UserError
-    from d2v_tf.interop.convert import convert
+    with without_banners():
+        # Imported late, so that --help and a wrong flag answer at once.
+        from d2v_tf.errors import UserError
+        from d2v_tf.interop.convert import convert
 
-    try:
-        convert(FLAGS["from"].value, FLAGS.to, FLAGS.format, FLAGS.image_size, FLAGS.head)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
+        try:
+            convert(FLAGS["from"].value, FLAGS.to, FLAGS.format, FLAGS.image_size, FLAGS.head)
+        except UserError as error:
+            print(f"error: {error}", file=sys.stderr)
+            sys.exit(1)
 
 
 if __name__ == "__main__":

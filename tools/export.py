@@ -68,7 +68,8 @@ def main(argv):
         raise app.UsageError(f"--{useless[0]} is of no use to --check")
     logging.set_verbosity(logging.WARNING)
     if FLAGS.check is not None:
-        check(FLAGS.check, FLAGS.version)
+        with without_banners():
+            check(FLAGS.check, FLAGS.version)
         return
     # Imported late, so that --help and a wrong flag answer at once.
     with without_banners():

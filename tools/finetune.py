@@ -12,6 +12,8 @@ from stopping import end_stopped  # noqa: E402
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs" / "finetune"
 
+TASKS = ("classify", "tag", "ctc", "glue")
+
 FLAGS = flags.FLAGS
 flags.DEFINE_string(
     "task", None, "classify, tag (speech), ctc (speech) or glue:NAME (text).", required=True
@@ -58,25 +60,25 @@ def main(argv):
     if len(argv) > 1:
         raise app.UsageError(f"unexpected argument: {argv[1]}")
     logging.set_verbosity(logging.WARNING)  # TensorFlow notes each checkpoint's inner workings
-    # Imported late, so that --help and a wrong flag answer at once.
     with without_banners():
+        # Imported late, so that --help and a wrong flag answer at once.
         from d2v_tf.errors import UserError
-    try:
-        finetune()
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
-    except KeyboardInterrupt:  # before there is a run to continue
-        sys.exit(130)
+
+        try:
+            finetune()
+        except UserError as error:
+            print(f"error: {error}", file=sys.stderr)
+            sys.exit(1)
+        except KeyboardInterrupt:  # before there is a run to continue
+            sys.exit(130)
 
 
 def finetune():
-    with without_banners():
-        from d2v_tf.console import open_console
-        from d2v_tf.training.finetune_seeds import finetune_seeds
+    from d2v_tf.console import open_console
+    from d2v_tf.training.finetune_seeds import finetune_seeds
 
-        replicas = choose_devices()
-        modality, config = choose_recipe()
+    replicas = choose_devices()
+    modality, config = choose_recipe()
     start = Path(FLAGS.init).absolute()
     start = start.parent.name if start.name == "preset" else start.name
     workdir = FLAGS.workdir or os.path.join(
@@ -113,9 +115,12 @@ def choose_devices():
 def choose_recipe():
     """The modality, and the recipe's file."""
     from d2v_tf.config import modality_in
+    from d2v_tf.errors import UserError
     from d2v_tf.training.finetune_seeds import modality_of_start
 
     task, modality = FLAGS.task.split(":")[0], FLAGS.modality
+    if task not in TASKS:
+        raise UserError(f"--task={FLAGS.task} is not one of {', '.join(TASKS)} (as in glue:RTE).")
     if FLAGS.config:
         modality = modality or modality_in(FLAGS.config)
     modality = modality or modality_of_start(FLAGS.init, task)

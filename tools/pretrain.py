@@ -61,20 +61,20 @@ def main(argv):
     logging.set_verbosity(logging.WARNING)  # TensorFlow notes each checkpoint's inner workings
     config = FLAGS.config or str(CONFIGS / f"{FLAGS.modality}_tiny.yaml")
     workdir = FLAGS.workdir or os.path.join("runs", Path(config).stem)
-    try:
-        pretrain(config, workdir)
-    except KeyboardInterrupt as stopped:
-        end_stopped(stopped, workdir)
+    with without_banners():
+        try:
+            pretrain(config, workdir)
+        except KeyboardInterrupt as stopped:
+            end_stopped(stopped, workdir)
 
 
 def pretrain(config, workdir):
     # Imported late, so that --help and a wrong flag answer at once.
     import dataclasses
 
-    with without_banners():
-        from d2v_tf.config import load_recipe, published_batch_size
-        from d2v_tf.console import open_console
-        from d2v_tf.errors import UserError
+    from d2v_tf.config import load_recipe, published_batch_size
+    from d2v_tf.console import open_console
+    from d2v_tf.errors import UserError
 
     overrides = list(FLAGS.set)
     if FLAGS.data:
@@ -83,13 +83,12 @@ def pretrain(config, workdir):
         overrides.append(f"init={json.dumps(FLAGS.init)}")
     try:
         recipe = load_recipe(config, overrides, FLAGS.modality)
-        with without_banners():
-            from d2v_tf.data.service import open_services
-            from d2v_tf.training import pretrain
-            from d2v_tf.training.strategy import open_replicas
+        from d2v_tf.data.service import open_services
+        from d2v_tf.training import pretrain
+        from d2v_tf.training.strategy import open_replicas
 
-            services = open_services(FLAGS.data_service)
-            replicas = dataclasses.replace(open_replicas(FLAGS.strategy), services=services)
+        services = open_services(FLAGS.data_service)
+        replicas = dataclasses.replace(open_replicas(FLAGS.strategy), services=services)
         pretrain.pretrain(
             recipe,
             workdir,

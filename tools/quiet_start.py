@@ -1,4 +1,5 @@
-"""Keeps from a terminal what TensorFlow says of itself at every start, and nothing else."""
+"""Keeps from a terminal what TensorFlow says of itself at every start, and of files that are named
+by the run."""
 
 import contextlib
 import glob
@@ -14,6 +15,8 @@ BANNERS = [
     rb"\] This TensorFlow binary is optimized to use available CPU instructions",
     rb"^To enable the following instructions: .* rebuild TensorFlow with the appropriate compiler",
 ]
+# Four lines each time that a broken image is met; a run names it once.
+BROKEN_IMAGE = rb"\] (Premature end of|Corrupt) JPEG data|jpeg_mem\.cc:\d+\] "
 # An error where there is a GPU, and the usual state where there is none.
 NO_GPU = rb"\] failed call to cuInit: "
 
@@ -25,7 +28,7 @@ def without_banners():
     They are written by C++, so the file descriptor is what is read. Another process reads it, and
     what TensorFlow says in its last moment comes through, too.
     """
-    patterns = [*BANNERS, *([] if glob.glob("/dev/nvidia[0-9]*") else [NO_GPU])]
+    patterns = [*BANNERS, BROKEN_IMAGE, *([] if glob.glob("/dev/nvidia[0-9]*") else [NO_GPU])]
     banner = re.compile(b"|".join(patterns))
     stderr = os.dup(2)
     source, sink = os.pipe()
@@ -48,7 +51,8 @@ def _copy(source, sink, stderr, banner):
     try:
         os.close(sink)
         os.dup2(stderr, 2)
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # it ends when the other one does
+        for number in (signal.SIGINT, signal.SIGTERM):  # it ends when the other one does
+            signal.signal(number, signal.SIG_IGN)
         rest = b""
         while chunk := os.read(source, 1 << 16):
             *lines, rest = (rest + chunk).split(b"\n")

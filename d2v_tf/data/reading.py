@@ -224,9 +224,18 @@ def _may_pass(candidate, load):
     return False
 
 
+def _unread_name(candidate, load):
+    """What a candidate is called before anything of it could be read."""
+    if candidate.dtype == tf.string:
+        return f"record {candidate.numpy()!r}"[:80]
+    names = getattr(getattr(load, "__self__", None), "names", ())
+    number = int(candidate)
+    return str(names[number]) if number < len(names) else f"example {number}"
+
+
 def _explain(candidate, load, transform):
     """The name of a candidate that failed, and why, found by reading it once more."""
-    name = f"record {candidate.numpy()!r}"[:80]
+    name = _unread_name(candidate, load)
     try:
         example = load(candidate)
         name = example["name"].numpy().decode("utf-8", "replace")

@@ -185,7 +185,9 @@ class TorchFile:
             read = _read_zip if zipfile.is_zipfile(path) else _read_legacy
             self.content, self._places = read(path)
         except UNREADABLE as error:
-            reason = str(error).strip().split("\n")[0] or type(error).__name__
+            reason = str(error).strip().split("\n")[0]
+            # A lone key or number says nothing without the kind of error.
+            reason = reason if " " in reason else f"{type(error).__name__}: {reason}".rstrip(": ")
             raise WeightsError(f"{path}: no readable PyTorch file ({reason}).") from None
 
     def read(self, tensor):

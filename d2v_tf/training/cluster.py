@@ -63,9 +63,10 @@ def _read_slurm(environ):
         ]
         host, task = places[rank]
     except (KeyError, ValueError, IndexError) as error:
+        reason = f"{error.args[0]} is not set" if isinstance(error, KeyError) else error
         raise StrategyError(
             "--strategy=multiworker: neither TF_CONFIG nor Slurm says which processes train "
-            f"together ({type(error).__name__}: {error}). Start it by srun, or set TF_CONFIG."
+            f"together ({reason}). Start it by srun, or set TF_CONFIG."
         ) from None
     here = environ.get("SLURMD_NODENAME", host)
     distribution = environ.get("SLURM_DISTRIBUTION", "block").split(":")[0].split(",")[0]

@@ -273,7 +273,6 @@ def _fit(recipe, console, data, model, checkpoints, evaluations, log, replicas):
                 ],
             )
     if not evaluations.is_over:
-        log.say_next("evaluating")
         evaluations.measure(recipe.steps)
 
 

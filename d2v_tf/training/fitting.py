@@ -51,7 +51,6 @@ def fit(run, start, profile=None):
         with contextlib.closing(checkpointer):
             _update(run, start, stop, [*looks, log, guard, checkpointer, stop, *takes_long])
         _check_last(run, checkpointer)
-        log.say_next("probing")
         run.evidence.measure(run.backbone, run.recipe.steps)
     finally:
         for look in looks:

@@ -18,6 +18,13 @@ from rich.table import Column
 from d2v_tf.training.time_left import COMPILES, WINDOW, TimeLeft
 
 SHOWN = ("loss", "target_var", "pred_var")
+# What the bar says while it is done.
+DOING = {
+    "probe": "probing",
+    "checkpoint": "saving",
+    "pictures": "drawing pictures",
+    "evaluation": "evaluating",
+}
 
 
 class Speedometer:
@@ -81,7 +88,7 @@ class RunLog(keras.callbacks.Callback):
         self.speed = Speedometer()
         self.time_left = time_left or TimeLeft(steps)
         self.writer = tf.summary.create_file_writer(os.path.join(workdir, "tensorboard"))
-        self.bar = None
+        self.bar, self.shown_status = None, "compiling"
         self.failed = False
 
     def on_train_begin(self, logs=None):
@@ -104,9 +111,10 @@ class RunLog(keras.callbacks.Callback):
                 expand=True,
             )
             self.task = self.bar.add_task(
-                "train", total=self.steps, completed=self.start, status="compiling"
+                "train", total=self.steps, completed=self.start, status=self.shown_status
             )
             self.bar.start()
+            self.time_left.tell = self._say_what_takes_long
         else:
             self.console.print("compiling the first update")
 
@@ -121,22 +129,24 @@ class RunLog(keras.callbacks.Callback):
         due = step % self.log_every == 0 or step in (self.start + 1, self.steps)
         if self.bar is not None:
             first, *numbers, speed, left = self._status(step, logs)
-            status = "  ".join(filter(None, [left, first, speed, *numbers]))
-            self.bar.update(self.task, completed=step, status=status)
+            self.shown_status = "  ".join(filter(None, [left, first, speed, *numbers]))
+            self.bar.update(self.task, completed=step, status=self.shown_status)
         elif due and not self.quiet:
             status = "  ".join(filter(None, self._status(step, logs)))
             self.console.print(f"step {step}/{self.steps}  {status}")
         if due:
             self._write(step, logs)
 
-    def say_next(self, status):
-        """What is done after the last update, in place of the numbers."""
+    def _say_what_takes_long(self, kind):
+        """What is done between two updates, before the numbers; `None` when it is over."""
         if self.bar is not None:
-            self.bar.update(self.task, status=status)
+            now = "" if kind is None else f"{DOING.get(kind, kind)} ...  "
+            self.bar.update(self.task, status=f"{now}{self.shown_status}", refresh=True)
 
     def close(self):
         """Ends the bar and the files; also after an error inside the fit."""
         if self.bar is not None:
+            self.time_left.tell = lambda kind: None
             self.bar.stop()
             self.bar = None
         try:

@@ -27,6 +27,7 @@ class TimeLeft:
     def __init__(self, steps, every=None):
         self.steps, self.every = steps, every or {}
         self.paused = {}  # seconds that each of them took the last time
+        self.tell = lambda kind: None  # called with what begins, and with `None` at its end
         self._updates = collections.deque(maxlen=WINDOW)
         self._last = None
         self._pauses = 0.0
@@ -35,7 +36,11 @@ class TimeLeft:
     def pause(self, kind):
         """What is inside is no training: `kind` is one of `every`, or another name."""
         began = time.perf_counter()
-        yield
+        self.tell(kind)
+        try:
+            yield
+        finally:
+            self.tell(None)
         self.paused[kind] = time.perf_counter() - began
         self._pauses += self.paused[kind]
 

@@ -98,7 +98,12 @@ def _resolve(path, recipe, replicas):
     before = {}
     # Those that are kept for good are checkpoints, too.
     if glob.glob(f"{glob.escape(path)}/checkpoints/**/*.index", recursive=True):
-        before = _with_defaults(_read(config), recipe)
+        before = _read(config)
+    if before and ("task" in before) != _is_finetuning(recipe):
+        kind = "a fine-tuning run" if "task" in before else "a pre-training run"
+        raise WorkdirError(f"--workdir={path} is the folder of {kind}. Choose another one.")
+    if before:
+        before = _with_defaults(before, recipe)
     recipe = _resolve_auto(recipe, before, replicas)
     if hasattr(recipe.data, "size_multiple"):
         recipe = _resolve_batch_sizes(config, recipe, before, replicas)

@@ -7,6 +7,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
+from d2v_tf.data import reading
 from d2v_tf.data.reading import BadExamples, DataError
 from d2v_tf.data.vision import evaluation_dataset, pretraining_dataset
 from d2v_tf.data.vision_sources import open_images
@@ -251,6 +252,18 @@ def test_a_bad_file_is_named_counted_and_replaced(tmp_path, how, kind):
         np.testing.assert_array_equal(one["mask"], other["mask"])
     again = take(train_batches(source, BadExamples("x", 10, 0.1, str), batch_size=10), 2)
     np.testing.assert_array_equal(again[1]["images"], batches[1]["images"])
+
+
+def test_a_file_of_which_nothing_can_be_read_is_named_too(tmp_path, monkeypatch):
+    monkeypatch.setattr(reading, "PAUSES", (0.0, 0.0))
+    paths = write_tree(tmp_path, 10)
+    source = open_images(f"folder:{tmp_path}")
+    paths[4].unlink()
+    paths[4].symlink_to(paths[4])  # a loop: root may read what nobody else may
+    lines = []
+    take(train_batches(source, BadExamples("x", 10, 0.1, lines.append), batch_size=10), 1)
+    (line,) = lines
+    assert line.startswith(f"{paths[4]} is skipped: ") and "record" not in line
 
 
 def test_too_many_bad_files_stop_the_run(tmp_path):

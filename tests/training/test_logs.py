@@ -272,6 +272,12 @@ def test_on_a_terminal_there_is_one_bar(tmp_path, clock):
     assert "compiling" in shown
     assert "9/9" in shown and "loss 0.1111" in shown and "4.0 examples/s" in shown
     assert "step 9/9  loss" not in shown  # the plain line
+    log = RunLog(str(tmp_path / "pauses"), 0, 5, 1, dict, console)
+    log.on_train_begin()
+    with log.time_left.pause("probe"):
+        pass
+    log.close()
+    assert "probing ...  compiling" in console.file.getvalue()
     # The bar shows every step; the file has only those that are due.
     assert [r["step"] for r in read_json_lines(tmp_path / "metrics.jsonl")] == [5, 9]
     narrow = Console(file=io.StringIO(), force_terminal=True, width=80)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from d2v_tf.config import load_recipe
+from d2v_tf.config import load_finetune_recipe, load_recipe
 from d2v_tf.training import folder_lock
 from d2v_tf.training.workdir import WorkdirError, open_workdir
 
@@ -44,6 +44,17 @@ def refusal(path, run):
     with pytest.raises(WorkdirError) as caught, open_workdir(str(path), run):
         raise AssertionError("the folder was taken")
     return str(caught.value)
+
+
+def test_a_folder_of_the_other_kind_is_refused_as_such(tmp_path):
+    tuning = load_finetune_recipe(ROOT / "configs" / "finetune" / "vision_tiny.yaml")
+    for name, run, other, kind in (
+        ("a", recipe(), tuning, "a pre-training run"),
+        ("b", tuning, recipe(), "a fine-tuning run"),
+    ):
+        start_run(tmp_path / name, run)
+        told = refusal(tmp_path / name, other)
+        assert told == f"--workdir={tmp_path}/{name} is the folder of {kind}. Choose another one."
 
 
 def open_in_another_process(path):
