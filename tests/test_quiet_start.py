@@ -36,3 +36,52 @@ def test_only_the_banners_are_left_out():
 
 def test_last_words_come_through():
     assert said("abort").startswith("E0000 x.cc:1] a real error\nfrom Python\nno end of line")
+
+
+INSIDE = """
+import os, sys, time
+from quiet_start import without_banners
+with without_banners():
+    {0}
+print("after", file=sys.stderr)
+"""
+
+
+def outcome(code, **options):
+    return subprocess.run(
+        [sys.executable, "-c", INSIDE.format(code)], cwd=TOOLS, text=True, timeout=30, check=False,
+        **{"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, **options},
+    )  # fmt: skip
+
+
+def test_a_process_that_outlives_the_context_keeps_nobody_waiting():
+    """As the one by which Python's multiprocessing tracks what it shares."""
+    code = "import subprocess; subprocess.Popen(['sleep', '60']); os.write(2, b'last')"
+    done = outcome(code, stderr=subprocess.DEVNULL)
+    assert done.returncode == 0
+
+
+def test_sigterm_to_all_leaves_the_last_words(tmp_path):
+    path = tmp_path / "stderr"
+    code = "signal.signal(15, lambda *_: (print('stopped', file=sys.stderr), sys.exit(143)))"
+    code = f"import signal; {code}; os.killpg(0, 15); time.sleep(20)"
+    with open(path, "w") as file:
+        done = outcome(code, stderr=file, start_new_session=True)
+    assert done.returncode == 143 and path.read_text() == "stopped\n"
+
+
+def test_a_stderr_that_fails_is_no_end():
+    code = "[print('line', file=sys.stderr, flush=True) or time.sleep(0.1) for _ in range(5)]"
+    with open("/dev/full", "w") as full:
+        done = outcome(f"{code}; print('through')", stdout=subprocess.PIPE, stderr=full)
+    assert done.stdout == "through\n"
+
+
+def test_a_line_that_is_not_ended_is_shown_meanwhile():
+    process = subprocess.Popen(
+        [sys.executable, "-c", INSIDE.format("os.write(2, b'10%'); time.sleep(60)")],
+        cwd=TOOLS, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    assert process.stderr.read(3) == b"10%"
+    process.kill()
+    process.communicate()

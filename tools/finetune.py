@@ -41,9 +41,10 @@ flags.DEFINE_string(
     "eval_data", None, "The ones to measure on. Default: the recipe's, or every fifth of --data."
 )
 flags.DEFINE_string("workdir", None, "Folder of the run. Default: runs/TASK_RECIPE_INIT.")
-flags.DEFINE_string(
+flags.DEFINE_enum(
     "strategy",
     "auto",
+    ["auto", "cpu", "mirrored"],
     "Where it is computed. auto: all GPUs of this machine, else its CPU; cpu; mirrored.",
 )
 flags.DEFINE_float("label_fraction", None, "The part of the training labels that is used.")
@@ -76,9 +77,10 @@ def main(argv):
 def finetune():
     from d2v_tf.console import open_console
     from d2v_tf.training.finetune_seeds import finetune_seeds
+    from d2v_tf.training.strategy import open_replicas
 
-    replicas = choose_devices()
     modality, config = choose_recipe()
+    replicas = open_replicas(FLAGS.strategy)
     start = Path(FLAGS.init).absolute()
     start = start.parent.name if start.name == "preset" else start.name
     workdir = FLAGS.workdir or os.path.join(
@@ -98,18 +100,6 @@ def finetune():
         )
     except KeyboardInterrupt as stopped:
         end_stopped(stopped, workdir)
-
-
-def choose_devices():
-    from d2v_tf.errors import UserError
-    from d2v_tf.training.strategy import open_replicas
-
-    if FLAGS.strategy not in ("auto", "cpu", "mirrored"):
-        raise UserError(
-            f"--strategy={FLAGS.strategy}: fine-tuning is computed on one machine: auto, cpu or "
-            "mirrored, all its GPUs."
-        )
-    return open_replicas(FLAGS.strategy)
 
 
 def choose_recipe():

@@ -64,8 +64,8 @@ def main(argv):
     with without_banners():
         try:
             pretrain(config, workdir)
-        except KeyboardInterrupt as stopped:
-            end_stopped(stopped, workdir)
+        except KeyboardInterrupt:  # before there is a run to continue
+            sys.exit(130)
 
 
 def pretrain(config, workdir):
@@ -89,15 +89,18 @@ def pretrain(config, workdir):
 
         services = open_services(FLAGS.data_service)
         replicas = dataclasses.replace(open_replicas(FLAGS.strategy), services=services)
-        pretrain.pretrain(
-            recipe,
-            workdir,
-            open_console(),
-            published_batch_size(config),
-            replicas,
-            FLAGS.quiet,
-            FLAGS.profile,
-        )
+        try:
+            pretrain.pretrain(
+                recipe,
+                workdir,
+                open_console(),
+                published_batch_size(config),
+                replicas,
+                FLAGS.quiet,
+                FLAGS.profile,
+            )
+        except KeyboardInterrupt as stopped:
+            end_stopped(stopped, workdir)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)

@@ -5,6 +5,7 @@ import contextlib
 import glob
 import os
 import re
+import select
 import signal
 
 # No environment variable silences these: they are written before TensorFlow reads any.
@@ -21,6 +22,10 @@ BROKEN_IMAGE = rb"\] (Premature end of|Corrupt) JPEG data|jpeg_mem\.cc:\d+\] "
 NO_GPU = rb"\] failed call to cuInit: "
 
 
+# Seconds after which a line that nobody ends is shown: no banner comes in pieces.
+SILENCE = 0.2
+
+
 @contextlib.contextmanager
 def without_banners():
     """Leaves TensorFlow's own lines out of what comes to stderr inside; other lines come through.
@@ -32,34 +37,58 @@ def without_banners():
     banner = re.compile(b"|".join(patterns))
     stderr = os.dup(2)
     source, sink = os.pipe()
+    is_over, say_over = os.pipe()
+    # For ever in the reader, which ends when the other one does.
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT, signal.SIGTERM])
     reader = os.fork()
     if not reader:
-        _copy(source, sink, stderr, banner)
+        os.close(sink)
+        os.close(say_over)
+        _copy(source, is_over, stderr, banner)
+    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     os.close(source)
+    os.close(is_over)
     os.dup2(sink, 2)
     os.close(sink)
     try:
         yield
     finally:
-        os.dup2(stderr, 2)  # closes the pipe, so the reader ends
+        os.dup2(stderr, 2)
         os.close(stderr)
+        # A process that was started inside may hold the pipe for longer: its end is no sign.
+        with contextlib.suppress(OSError):  # somebody may have killed the reader
+            os.write(say_over, b".")
+        os.close(say_over)
         os.waitpid(reader, 0)
 
 
-def _copy(source, sink, stderr, banner):
+def _copy(source, is_over, stderr, banner):
     """The life of the process that reads."""
     try:
-        os.close(sink)
         os.dup2(stderr, 2)
-        for number in (signal.SIGINT, signal.SIGTERM):  # it ends when the other one does
-            signal.signal(number, signal.SIG_IGN)
-        rest = b""
-        while chunk := os.read(source, 1 << 16):
-            *lines, rest = (rest + chunk).split(b"\n")
+        rest, over = b"", False
+        while True:
+            wait = 0 if over else SILENCE if rest else None
+            ready, _, _ = select.select([source] if over else [source, is_over], [], [], wait)
+            over = over or is_over in ready  # told, or the other process is gone
+            chunk = os.read(source, 1 << 16) if source in ready else b""
+            *lines, rest = re.split(rb"(?<=[\r\n])", rest + chunk)
             for line in lines:
                 if not banner.search(line):
-                    os.write(stderr, line + b"\n")
-        if rest and not banner.search(rest):
-            os.write(stderr, rest)
+                    _write(stderr, line)
+            ended = source in ready and not chunk
+            if rest and (ended or not ready):
+                if not banner.search(rest):
+                    _write(stderr, rest)
+                rest = b""
+            if ended or (over and source not in ready and is_over not in ready):
+                break
     finally:
         os._exit(0)  # whatever happens: the rest of the program is the other one's
+
+
+def _write(file, line):
+    """Writes all of it; where that fails, such as on a full disk, what follows may still come."""
+    with contextlib.suppress(OSError):
+        while line:
+            line = line[os.write(file, line) :]

@@ -108,7 +108,13 @@ class BucketPlan:
         if not sizes[-1]:
             raise DataError(
                 f"data: a batch of {batch_length:,} samples is too small for {multiple_of} examples"
-                f" of {bucket_lengths[-1]:,}. Raise the batch or lower the longest crop."
+                f" of {bucket_lengths[-1]:,}. Raise the batch or lower the longest crop"
+                + (
+                    "; or use fewer devices, which share it equally (CUDA_VISIBLE_DEVICES=0 leaves "
+                    "one GPU)."
+                    if multiple_of > 1
+                    else "."
+                )
             )
         self.shapes = list(zip(sizes, bucket_lengths, strict=True))
         self.usable = np.flatnonzero(np.asarray(lengths) >= max(min_length, 1))

@@ -251,7 +251,7 @@ class FinetuneSpeechData(Group):
     min_seconds: ZeroOrMore = 0.1
     max_seconds: AboveZero = 20.0
     buckets: Positive | tuple[AboveZero, ...] = 3
-    size_multiple: Literal["auto"] | Positive = "auto"  # of batches for ctc; as for pre-training
+    size_multiple: Literal["auto"] | Positive = "auto"  # of ctc's batches; as for pre-training
     mixup: ZeroOrMore = 0.0
 
 
@@ -276,6 +276,8 @@ class FinetuneSpeechRecipe(FinetuneRecipe):
             ):
                 if value:
                     yield key, f"{value} is of no use to the task ctc"
+        elif self.data.size_multiple != "auto":
+            yield "data.size_multiple", f"{self.data.size_multiple} is of use to the task ctc alone"
 
 
 class FinetuneTextModel(Group):

@@ -24,6 +24,7 @@ from d2v_tf.schema.common import COMPILERS
 from d2v_tf.schema.finetune import Freeze, duration_problems, resolve_durations
 from d2v_tf.training.checkpointer import Checkpointer
 from d2v_tf.training.checkpoints import Checkpoints
+from d2v_tf.training.cluster import StrategyError
 from d2v_tf.training.evaluations import Evaluations
 from d2v_tf.training.guard import FiniteGuard
 from d2v_tf.training.interrupt import StopOnRequest
@@ -54,8 +55,8 @@ def finetune(recipe, workdir, console=None, quiet=False, replicas=None):
             `tensorboard/`, `checkpoints/`, `best.weights.h5`, `preset/` and `report.html`.
         console: optional `rich` console for everything that is printed.
         quiet: bool. Whether only warnings and what comes at the end are printed.
-        replicas: optional `Replicas` of this process, where the run is computed; TensorFlow's own
-            choice if `None`.
+        replicas: optional `Replicas` of this process, where the run is computed, of GPUs or CPUs;
+            TensorFlow's own choice if `None`.
 
     Returns:
         (the task model with its best weights, the record of its evaluation).
@@ -66,6 +67,11 @@ def finetune(recipe, workdir, console=None, quiet=False, replicas=None):
     console = console or Console()
     talk = Console(quiet=True) if quiet else console  # what is no warning and not the end
     replicas = replicas or Replicas(tf.distribute.get_strategy())
+    if replicas.num_workers > 1 or isinstance(replicas.strategy, tf.distribute.TPUStrategy):
+        raise StrategyError(
+            "Fine-tuning is computed on one machine, its CPU or its GPUs. Received: "
+            f"{replicas.describe()}"
+        )
 
     def warn(line):
         console.print(f"[yellow]warning:[/] {escape(line)}")

@@ -1,6 +1,5 @@
 """Workers wait for each other here, before TensorFlow does so and lets no signal through."""
 
-import errno
 import socket
 import time
 
@@ -23,11 +22,13 @@ def meet(addresses, own, seconds):
         list of str. The addresses at which nobody was; empty where all came.
 
     Raises:
-        OSError: where this worker's own address cannot be listened at.
+        OSError: where this worker's own port cannot be listened at.
     """
     until = time.monotonic() + seconds
     missing = [address for place, address in enumerate(addresses) if place != own]
-    with _listen(*_split(addresses[own]), backlog=2 * len(addresses)):
+    _, port = _split(addresses[own])
+    # As TensorFlow, at all addresses of this machine: it may know its own name as 127.0.1.1.
+    with socket.create_server(("", port), backlog=2 * len(addresses)):
         while missing := [address for address in missing if not _answers(address)]:
             if time.monotonic() > until:
                 break
@@ -38,21 +39,6 @@ def meet(addresses, own, seconds):
 def _split(address):
     host, _, port = address.rpartition(":")
     return host.strip("[]"), int(port)
-
-
-def _listen(host, port, backlog):
-    try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except socket.gaierror:
-        found = []
-    for family, *_, address in found:
-        try:
-            return socket.create_server(address[:2], family=family, backlog=backlog)
-        except OSError as error:
-            if error.errno != errno.EADDRNOTAVAIL:
-                raise
-    # A name that the others know this machine by, and it does not: as TensorFlow, at all of its.
-    return socket.create_server(("", port), backlog=backlog)
 
 
 def _answers(address):

@@ -74,7 +74,8 @@ class RunData:
             in_parts = f", each in {accumulate} parts (accumulate)" if accumulate > 1 else ""
             raise DataError(
                 f"data: a batch of {uneven[0]} examples cannot be shared equally by {replicas} "
-                f"replicas{in_parts}. Use as many replicas as divide it, or {self.uneven_advice}."
+                f"replicas{in_parts}. Use as many replicas as divide it (CUDA_VISIBLE_DEVICES=0,1 "
+                f"makes two GPUs all that there are), or {self.uneven_advice}."
             )
 
     uneven_advice = "another batch_size"

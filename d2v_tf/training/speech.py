@@ -98,7 +98,9 @@ class SpeechData(RunData):
             return [records_in_batch(*seconds, options["multiple_of"])]
         return [size for size, _ in self._plan.shapes]
 
-    uneven_advice = "start anew with --set data.size_multiple=N, a multiple of them"
+    uneven_advice = (
+        "start anew, in another --workdir, with --set data.size_multiple=N, a multiple of them"
+    )
 
     def describe_batch(self):
         """str. What an update sees, for the summary."""

@@ -111,7 +111,8 @@ def split_rows(dataset, parts):
         return tf.reshape(x, [parts, shape[0] // parts, *shape[1:]])
 
     def cut_batch(*batch):
-        return tf.nest.map_structure(cut, batch if len(batch) > 1 else batch[0])
+        batch = batch if isinstance(dataset.element_spec, tuple) else batch[0]
+        return tf.nest.map_structure(cut, batch)
 
     return dataset.map(cut_batch).unbatch()
 
@@ -218,7 +219,7 @@ def _multiworker(environ, say):
     except OSError as error:
         raise StrategyError(
             f"--strategy=multiworker: worker {worker} cannot listen at {addresses[worker]} "
-            f"({error.strerror or error}). Check that the port is free and the address this "
+            f"({error.strerror or error}). Check that the port is free, and the address this "
             "machine's."
         ) from error
     if missing:

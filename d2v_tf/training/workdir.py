@@ -105,7 +105,7 @@ def _resolve(path, recipe, replicas):
     if before:
         before = _with_defaults(before, recipe)
     recipe = _resolve_auto(recipe, before, replicas)
-    if hasattr(recipe.data, "size_multiple"):
+    if hasattr(recipe.data, "size_multiple") and getattr(recipe, "task", "ctc") == "ctc":
         recipe = _resolve_batch_sizes(config, recipe, before, replicas)
     if before:
         if not _is_finetuning(recipe):  # weights are read once, at the start
@@ -172,6 +172,11 @@ def _resolve_batch_sizes(path, recipe, before, replicas):
         parts = before.get("accumulate", 1) * before["data.size_multiple"]
         if multiple == "auto":
             multiple = max(1, parts // accumulate)
+        if multiple * accumulate != parts and _is_finetuning(recipe):
+            raise WorkdirError(
+                f"{path} is of a run whose batches have multiples of {parts} utterances. Leave "
+                "data.size_multiple away to continue it, or choose another --workdir."
+            )
         if multiple * accumulate != parts:
             raise WorkdirError(
                 f"{path} is of a run whose batches have multiples of {parts} utterances, and with "

@@ -269,11 +269,11 @@ def test_a_task_of_glue(folder):
         (
             "finetune.py",
             ["--task=classify", "--init=nowhere", "--strategy=multiworker"],
-            "error: --strategy=multiworker: fine-tuning is computed on one machine: auto, cpu or ",
+            "flag --strategy=multiworker: value should be one of <auto|cpu|mirrored>",
         ),
         (
             "finetune.py",
-            ["--task=classify", "--init=nowhere", "--strategy=mirrored"],
+            ["--task=classify", "--init=scratch", "--modality=vision", "--strategy=mirrored"],
             "error: --strategy=mirrored takes at least two GPUs, and TensorFlow sees no GPU. ",
         ),
         (

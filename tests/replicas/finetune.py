@@ -167,7 +167,7 @@ def main(folder):
     backbone.save_to_preset(str(folder / "preset"))
     (folder / "recipe.yaml").write_text(RECIPE.replace("PRESET", f"{folder}/preset"))
     alone, _ = run(folder, "alone", one)
-    both, printed = run(folder, "both", two, one)
+    both, printed = run(folder, "both", two, one, two)
     report("run", [*difference(both, alone), "2 CPUs" in printed, "resuming after" in printed])
 
 

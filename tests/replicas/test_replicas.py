@@ -64,7 +64,7 @@ def test_each_replica_traces_its_update_once_in_fifty(results):
 
 def test_fine_tuning_in_replicas_equals_one(tmp_path):
     """Texts, of which XLA compiles the half before the all-reduce, and recordings; and a whole
-    run that goes on in one replica after it was stopped in two."""
+    run that two replicas begin, one goes on with, and two end."""
     done = subprocess.run(
         [sys.executable, "-m", "tests.replicas.finetune", str(tmp_path)],
         cwd=ROOT,

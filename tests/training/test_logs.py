@@ -265,6 +265,10 @@ def test_off_a_terminal_a_due_step_is_a_plain_line(tmp_path, clock):
     ]
 
 
+def status_of(log):
+    return log.bar.tasks[0].fields["status"]
+
+
 def test_on_a_terminal_there_is_one_bar(tmp_path, clock):
     console = Console(file=io.StringIO(), force_terminal=True, width=150)
     run(tmp_path, console, clock, log_every=100)
@@ -274,10 +278,14 @@ def test_on_a_terminal_there_is_one_bar(tmp_path, clock):
     assert "step 9/9  loss" not in shown  # the plain line
     log = RunLog(str(tmp_path / "pauses"), 0, 5, 1, dict, console)
     log.on_train_begin()
-    with log.time_left.pause("probe"):
-        pass
-    log.close()
+    with pytest.raises(KeyError), log.time_left.pause("probe"):
+        assert status_of(log) == "probing ...  compiling"
+        raise KeyError
+    assert status_of(log) == "compiling"
     assert "probing ...  compiling" in console.file.getvalue()
+    log.close()
+    with log.time_left.pause("probe"):  # nobody is told any more
+        assert log.bar is None
     # The bar shows every step; the file has only those that are due.
     assert [r["step"] for r in read_json_lines(tmp_path / "metrics.jsonl")] == [5, 9]
     narrow = Console(file=io.StringIO(), force_terminal=True, width=80)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from d2v_tf.config import load_finetune_recipe, load_recipe
+from d2v_tf.config import ConfigError, load_finetune_recipe, load_recipe
 from d2v_tf.training import folder_lock
 from d2v_tf.training.workdir import WorkdirError, open_workdir
 
@@ -55,6 +55,34 @@ def test_a_folder_of_the_other_kind_is_refused_as_such(tmp_path):
         start_run(tmp_path / name, run)
         told = refusal(tmp_path / name, other)
         assert told == f"--workdir={tmp_path}/{name} is the folder of {kind}. Choose another one."
+
+
+def test_batches_of_ctc_keep_the_sizes_that_they_began_with(tmp_path):
+    ctc = ROOT / "configs" / "finetune" / "speech_ctc_tiny.yaml"
+    settings = ["batch_size=32", "freeze.backbone_steps=0"]
+
+    def resolved(name, replicas, *more):
+        run = load_finetune_recipe(ctc, [*settings, *more])
+        with open_workdir(str(tmp_path / name), run, replicas) as recipe:
+            (tmp_path / name / "checkpoints").mkdir(exist_ok=True)
+            (tmp_path / name / "checkpoints" / "step-1.index").write_text("")
+        return recipe.data.size_multiple
+
+    assert resolved("new", 4) == resolved("new", 2) == 4
+    with pytest.raises(WorkdirError, match="multiples of 4 .* Leave data.size_multiple away to"):
+        resolved("new", 2, "data.size_multiple=2")
+    # A run from before there was the key.
+    resolved("old", 1)
+    config = tmp_path / "old" / "config.yaml"
+    lines = config.read_text().splitlines()
+    config.write_text("\n".join(line for line in lines if "size_multiple" not in line) + "\n")
+    assert resolved("old", 2) == 1
+    # Of classes a batch has as many as batch_size says.
+    tiny = ROOT / "configs" / "finetune" / "speech_tiny.yaml"
+    with pytest.raises(ConfigError, match="data.size_multiple: 2 is of use to the task ctc alone"):
+        load_finetune_recipe(tiny, ["data.size_multiple=2"])
+    with open_workdir(str(tmp_path / "classes"), load_finetune_recipe(tiny), 2) as recipe:
+        assert recipe.data.size_multiple == "auto"
 
 
 def open_in_another_process(path):
