@@ -71,8 +71,8 @@ def speech_batch():
     }
 
 
-def text():
-    backbone = Data2VecTextBackbone(
+def text_backbone():
+    return Data2VecTextBackbone(
         vocabulary_size=11,
         max_sequence_length=8,
         num_layers=1,
@@ -82,6 +82,10 @@ def text():
         dropout=0.0,
         attention_dropout=0.0,
     )
+
+
+def text():
+    backbone = text_backbone()
     return Data2Vec(backbone, num_target_layers=1, loss_beta=0.5, head_layers=2, accumulate=2)
 
 

@@ -15,7 +15,6 @@ import numpy as np
 import tensorflow as tf
 from rich.console import Console
 
-from d2v_tf.backbones.text import Data2VecTextBackbone
 from d2v_tf.backbones.vision import Data2VecVisionBackbone
 from d2v_tf.config import load_finetune_recipe
 from d2v_tf.finetuning.optimizer import LayerwiseAdamW, lr_scales
@@ -29,6 +28,7 @@ from d2v_tf.training.supervised import Supervised
 from tests.data.images import write_tree
 from tests.finetuning import tiny_ctc
 from tests.numpy_reference import randomize
+from tests.replicas.compare import text_backbone
 
 # The head alone at first, then all of it, clipped.
 RECIPE = """
@@ -49,17 +49,7 @@ checkpoint_every: 2
 
 
 def texts():
-    backbone = Data2VecTextBackbone(
-        vocabulary_size=11,
-        max_sequence_length=8,
-        num_layers=1,
-        hidden_dim=8,
-        num_heads=2,
-        intermediate_dim=12,
-        dropout=0.0,
-        attention_dropout=0.0,
-    )
-    task = Data2VecTextClassifier(backbone, 3, dropout=0.0)
+    task = Data2VecTextClassifier(text_backbone(), 3, dropout=0.0)
     task.compile(loss=keras.losses.CategoricalCrossentropy(from_logits=True), metrics=None)
     return task
 
