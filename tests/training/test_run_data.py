@@ -59,5 +59,6 @@ def test_a_batch_that_cannot_be_shared_is_refused():
         data.check_parts(3)
     assert str(caught.value) == (
         "data: a batch of 8 examples cannot be shared equally by 3 replicas, each in 2 parts "
-        "(accumulate). Use as many replicas as divide it, or another batch_size."
+        "(accumulate). Use as many replicas as divide it (CUDA_VISIBLE_DEVICES=0,1 makes two GPUs "
+        "all that there are), or another batch_size."
     )
