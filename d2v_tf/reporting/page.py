@@ -34,9 +34,11 @@ svg { width: 100%; height: auto; }
 img { max-width: 100%; display: block; }
 img.pixels { image-rendering: pixelated; }
 figure { margin: 0; }
-.panels { display: grid; gap: .8rem; grid-template-columns: repeat(auto-fit, minmax(20rem, 1fr)); }
+.panels { display: grid; gap: .8rem;
+          grid-template-columns: repeat(auto-fit, minmax(min(20rem, 100%), 1fr)); }
 .panels figure { max-width: 27rem; }
-.runs { display: grid; gap: 2rem; grid-template-columns: repeat(auto-fit, minmax(30rem, 1fr)); }
+.runs { display: grid; gap: 2rem;
+        grid-template-columns: repeat(auto-fit, minmax(min(30rem, 100%), 1fr)); }
 .run { min-width: 0; overflow-x: auto; }
 .wide { overflow-x: auto; }
 table.grid td, table.grid th { padding: 0 .3rem .3rem 0; vertical-align: middle; border: 0; }

@@ -29,13 +29,14 @@ from d2v_tf.training.evaluations import Evaluations
 from d2v_tf.training.guard import FiniteGuard
 from d2v_tf.training.interrupt import StopOnRequest
 from d2v_tf.training.logs import RunLog, drop_records_after
-from d2v_tf.training.machine import note_start
+from d2v_tf.training.machine import data_facts, note_start, other_data
 from d2v_tf.training.modalities import backbone_class_of, modality_of, task_data
 from d2v_tf.training.optimizer import is_decayed
 from d2v_tf.training.precision import POLICIES, resolve_precision, resolve_xla
 from d2v_tf.training.report import say_how_to_look, tuning_report_at_end
 from d2v_tf.training.schedules import build_schedule
 from d2v_tf.training.strategy import Replicas
+from d2v_tf.training.summary import where_it_starts
 from d2v_tf.training.supervised import Supervised
 from d2v_tf.training.time_left import TimeLeft
 from d2v_tf.training.vision import image_converter
@@ -98,14 +99,17 @@ def finetune(recipe, workdir, console=None, quiet=False, replicas=None):
         for line in passed_over:
             warn(f"{line}; trying the one before")
         if start:
-            talk.print(f"resuming after step {start}")
+            talk.print(where_it_starts(start, recipe.steps))
         for name in ("metrics.jsonl", "evaluations.jsonl"):
             drop_records_after(os.path.join(workdir, name), start)
         log = open_log(recipe, workdir, console, data, start, quiet)
         evaluations = Evaluations(workdir, talk, task, data, recipe.patience, log)
         if start < recipe.steps and not evaluations.is_over:
-            facts = {"examples": data.num_examples, "tested_on": data.eval_name}
-            note_start(workdir, start, replicas.describe(), warn, steps=recipe.steps, **facts)
+            changed = start and other_data(workdir, data)
+            if changed:
+                warn(changed)
+            facts = {"tested_on": data.eval_name, "steps": recipe.steps, **data_facts(data)}
+            note_start(workdir, start, replicas.describe(), warn, **facts)
         try:
             with say_how_to_look(workdir, console):
                 _fit(recipe, console, data, model, checkpoints, evaluations, log, replicas)

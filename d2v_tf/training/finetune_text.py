@@ -1,6 +1,7 @@
 """Labelled texts for a fine-tuning run."""
 
 import functools
+import zlib
 
 import keras
 
@@ -60,6 +61,12 @@ class TextLabels(LabelledData):
         if self.texts.num_cut:
             warn(f"{source.name}: {self.texts.describe()}")
         super().__init__(recipe, warn, source, next(iter(parts.values())))
+
+    @property
+    def fingerprint(self):
+        """str. Of the tokens and labels: texts have no names."""
+        arrays = (self.texts.token_ids, self.texts.row_splits, self.texts.labels)
+        return f"{functools.reduce(lambda found, a: zlib.crc32(a.tobytes(), found), arrays, 0):08x}"
 
     def describe_labels(self):
         """str. What is told apart, for the summary."""

@@ -14,7 +14,7 @@ from d2v_tf.training.report import is_of_the_end, report_at_end, say_how_to_look
 from d2v_tf.training.run import open_run
 from d2v_tf.training.start import start_from
 from d2v_tf.training.strategy import Replicas
-from d2v_tf.training.summary import print_summary
+from d2v_tf.training.summary import print_summary, where_it_starts
 from d2v_tf.training.workdir import WorkdirError, open_workdir
 from d2v_tf.training.workers import check_agreement, lost_workers_named
 
@@ -102,7 +102,7 @@ def _start(run, start, init):
     """
     recipe, workdir = run.recipe, run.workdir
     if start:
-        run.talk.print(f"resuming after step {start}")
+        run.talk.print(where_it_starts(start, recipe.steps))
         if init:
             origin = "random weights" if recipe.init is None else recipe.init
             run.talk.print(f"init: not read; this run started from {escape(origin)}")

@@ -7,6 +7,17 @@ from d2v_tf.schema.common import COMPILERS
 from d2v_tf.training.precision import resolve_precision, resolve_xla
 
 
+def where_it_starts(start, steps):
+    """A line for a run that made updates before.
+
+    Args:
+        start, steps: ints. Updates made, and of the whole run.
+    """
+    if start < steps:
+        return f"resuming after step {start}"
+    return f"all {steps:,} updates were made before: there is nothing left to train"
+
+
 def print_summary(run, published_batch_size=None):
     """Prints what is about to run: model, data, effective batch, length.
 

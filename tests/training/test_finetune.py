@@ -141,6 +141,20 @@ def test_a_stopped_run_goes_on_as_if_it_had_not(start, tmp_path, monkeypatch):
     assert log.paused == {"evaluation": took} and took > 0
 
 
+def test_a_run_that_goes_on_with_other_data_says_so(start, tmp_path):
+    paths = write_tree(tmp_path / "mine", 12)
+    settings = [f"data.source=folder:{tmp_path}/mine", "steps=2", "checkpoint_every=1"]
+    start("run", *settings)
+    assert "when the run began" not in start.printed("run")
+    for file in (tmp_path / "run" / "checkpoints").glob("step-2*"):
+        file.unlink()
+    paths[3].unlink()
+    start("run", *settings)
+    printed = start.printed("run")
+    assert "resuming after step 1" in printed
+    assert "mine has 11 examples and had 12 when the run began. The order of" in printed
+
+
 def test_compiling_all_or_parts_makes_no_difference(start, tmp_path):
     kinds = "false", "parts", "true"
     settings = ["head.dropout=0", "optimizer.layer_decay=1"]

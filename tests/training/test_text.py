@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from d2v_tf.config import load_recipe
+from d2v_tf.config import load_finetune_recipe, load_recipe
 from d2v_tf.data.prepare_text import prepare_text
 from d2v_tf.data.reading import DataError
 from d2v_tf.data.tokenization import load_tokenizer, train_tokenizer
-from d2v_tf.training.finetune_text import open_tokenizer
+from d2v_tf.training.finetune_text import TextLabels, open_tokenizer
 from d2v_tf.training.text import TextData
 from tests.data.texts import write_corpus
 from tests.interop.tiny import make_backbone
@@ -83,3 +83,29 @@ def test_a_classifier_from_scratch_is_told_where_tokenizer_and_recipe_come_from(
     folder = f"{prepared.removeprefix('folder:')}/tokenizer"
     with pytest.raises(DataError, match="300 tokens and the backbone 20 .*scratch=RUN/config.yaml"):
         open_tokenizer(folder, backbone, None)
+
+
+@pytest.mark.parametrize(
+    ("rows", "same"),
+    [
+        (["a tree\tgood", "the sea\tbad"], True),
+        (["a tree\tgood", "the sea\tgood"], False),
+        (["a tree\tgood", "the sun\tbad"], False),
+    ],
+)
+def test_labelled_texts_have_no_names_and_a_fingerprint_too(prepared, tmp_path, rows, same):
+    tokenizer = prepared.removeprefix("folder:") + "/tokenizer"
+    table = tmp_path / "rows.tsv"
+    recipe = load_finetune_recipe(
+        TINY.parents[1] / "finetune" / "text_tiny.yaml",
+        [f"data.{key}=table:{table}" for key in ("source", "eval_source")]
+        + [f"data.tokenizer={tokenizer}"],
+    )
+    backbone = make_backbone("text", vocabulary_size=300, max_sequence_length=16)
+
+    def fingerprint(rows):
+        table.write_text("\n".join(["sentence\tlabel", *rows]) + "\n")
+        return TextLabels(recipe, backbone, None, warn=print).fingerprint
+
+    began = fingerprint(["a tree\tgood", "the sea\tbad"])
+    assert (fingerprint(rows) == began) == same
