@@ -1,4 +1,4 @@
-"""The parts of a model that a compiler may be given alone, where the whole is not compiled."""
+"""The parts of a model that are computed in another way while it is trained, if that is better."""
 
 import contextlib
 import contextvars
@@ -12,17 +12,22 @@ def _call(function, *inputs):
     return function(*inputs)
 
 
-_compilers = contextvars.ContextVar("compilers", default=(_call, _call))
+def _all_at_once(function, layers, x):
+    return in_one_piece(function, x)
+
+
+_compilers = contextvars.ContextVar("compilers", default=(_call, _call, _all_at_once))
 
 
 @contextlib.contextmanager
-def parts_compiled_by(rowwise=_call, in_one_piece=_call):
-    """Has this thread's calls of `rowwise` and `in_one_piece` done by these functions.
+def parts_compiled_by(rowwise=_call, in_one_piece=_call, one_by_one=_all_at_once):
+    """Has this thread's calls of the functions of these names done by these functions.
 
     Args:
         rowwise, in_one_piece: functions of (function, *its inputs) that return what it returns.
+        one_by_one: function of (function, layers, its input) that does.
     """
-    token = _compilers.set((rowwise, in_one_piece))
+    token = _compilers.set((rowwise, in_one_piece, one_by_one))
     try:
         yield
     finally:
@@ -54,6 +59,20 @@ def in_one_piece(function, *inputs):
         What the function returns.
     """
     return _compilers.get()[1](function, *inputs)
+
+
+def one_by_one(function, layers, x):
+    """Calls a function that makes much of every example of a batch, and of each by itself.
+
+    Args:
+        function: function of floats `[B, ...]` to floats `[B, ...]`, without random numbers.
+        layers: list of Keras layers, which have all weights that it uses, and one policy.
+        x: its input.
+
+    Returns:
+        What the function returns.
+    """
+    return _compilers.get()[2](function, layers, x)
 
 
 exact_gelu = functools.partial(ops.gelu, approximate=False)

@@ -8,7 +8,7 @@ from keras import ops
 from d2v_tf.backbones.compiled_parts import (
     LayerNormalization,
     exact_gelu,
-    in_one_piece,
+    one_by_one,
     rowwise,
 )
 
@@ -200,7 +200,8 @@ class WaveformFrontend(keras.layers.Layer):
             layer.trainable = False
 
     def call(self, inputs, training=None):
-        x = in_one_piece(self.conv_features, inputs["waveform"])
+        layers = [*self.convs, *self.conv_norms]
+        x = one_by_one(self.conv_features, layers, inputs["waveform"])
         if self.feature_grad_mult == 0:
             x = ops.stop_gradient(x)
         elif self.feature_grad_mult != 1:

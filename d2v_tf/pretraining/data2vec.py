@@ -60,7 +60,8 @@ class Data2Vec(keras.Model):
             The loss is divided by the masked positions of the whole batch, so the result depends on
             it only where dropout or stochastic depth draws for each part anew.
         remat: bool. Whether the student's blocks are computed a second time for the gradient: a
-            block's input stays in memory, and not what it computes from it.
+            block's input stays in memory, and not what it computes from it. So are the convolutions
+            over waveforms, for one example after the other.
         compile_parts: bool. Whether XLA compiles what `backbones/compiled_parts.py` names, such as
             layer norms, each by itself, where `compile` is given `jit_compile=False`. On CPUs that
             is mostly faster than a step that is compiled as a whole.
@@ -290,9 +291,9 @@ class Data2Vec(keras.Model):
             return gradients(batch, total)
 
     def part_compilers(self):
-        """A context in which XLA compiles parts of the model, where `compile_parts` says so."""
+        """A context for what `compile_parts` and `remat` ask of parts of the model."""
         wanted = self.compile_parts and not self.jit_compile
-        return parts_by_xla(wanted, self.student.compute_dtype)
+        return parts_by_xla(wanted, self.student.compute_dtype, self.remat)
 
     def _gradients(self, batch, total):
         """Gradients of the loss summed over `batch` divided by `total`, and the sums to log."""

@@ -8,19 +8,28 @@ import functools
 import tensorflow as tf
 
 from d2v_tf.backbones.compiled_parts import parts_compiled_by
+from d2v_tf.pretraining.remat import rematerialized_one_by_one
 
 
-def parts_by_xla(wanted, dtype):
+def parts_by_xla(wanted, dtype, remat=False):
     """A context in which XLA compiles the parts of a model that `compiled_parts` names.
 
     Args:
-        wanted: bool. Otherwise it changes nothing.
+        wanted: bool. Otherwise it compiles nothing.
         dtype: str. What the model computes with. Processors with matrix units for bfloat16 use them
             in the graph only, which keeps everything with products in it then.
+        remat: bool. Whether what is large is computed again for the gradient, example by example.
     """
-    if not wanted or tf.executing_eagerly():  # eagerly, all would be compiled at every call
-        return contextlib.nullcontext()
-    return parts_compiled_by(fused, compiled) if dtype == "float32" else parts_compiled_by(fused)
+    wanted = wanted and not tf.executing_eagerly()  # eagerly, all would be compiled at every call
+    ways = {}
+    if wanted:
+        ways["rowwise"] = fused
+    if wanted and dtype == "float32":
+        ways["in_one_piece"] = compiled
+    if remat:
+        compiler = _alone if "in_one_piece" in ways else None
+        ways["one_by_one"] = functools.partial(rematerialized_one_by_one, compiler=compiler)
+    return parts_compiled_by(**ways) if ways else contextlib.nullcontext()
 
 
 _by_xla = functools.partial(tf.function, jit_compile=True, autograph=False)
@@ -51,10 +60,15 @@ def _with_gradient(function):
 
 def compiled(function, *inputs):
     """Does a call of `in_one_piece`, compiled; what its gradient needs is kept."""
+    return _alone(function)(*inputs)
+
+
+def _alone(function):
+    """A function that is compiled as a whole, and none of its parts once more."""
 
     @_by_xla
     def whole(*inputs):
         with parts_compiled_by():
             return function(*inputs)
 
-    return whole(*inputs)
+    return whole

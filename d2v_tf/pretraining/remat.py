@@ -1,5 +1,6 @@
-"""Blocks that are computed twice, so that less has to be remembered in between."""
+"""What is computed twice, so that less has to be remembered in between."""
 
+import keras
 import tensorflow as tf
 
 
@@ -27,3 +28,58 @@ def rematerialized(block, x, logit_bias=None, training=None, keep=None):
         return block(x, logit_bias=biases[0] if biases else None, training=training, keep=keep)
 
     return run(x, *biases)
+
+
+def rematerialized_one_by_one(function, layers, x, compiler=None):
+    """Calls a function for one example after the other; its gradient computes all of it anew.
+
+    No more than one example's work is in memory at a time.
+
+    Args:
+        function, layers, x: as `compiled_parts.one_by_one` has them.
+        compiler: optional function of a function of tensors that returns it compiled.
+
+    Returns:
+        What `function` returns for all of `x`.
+    """
+    variables = [weight for layer in layers for weight in layer.weights]
+    dtype = layers[0].compute_dtype
+    compiler = compiler or (lambda function: function)
+
+    def of_one(weights, example):
+        with keras.StatelessScope(zip(variables, weights, strict=True)):
+            return function(example[None])[0]
+
+    @compiler
+    def forward(weights, x):
+        return tf.map_fn(lambda example: of_one(weights, example), x, fn_output_signature=dtype)
+
+    @compiler
+    def backward(weights, x, upstream):
+        def add(number, sums, rows):
+            example = x[number]
+            with tf.GradientTape() as tape:
+                tape.watch([weights, example])
+                outputs = of_one(weights, example)
+            found, row = tape.gradient(outputs, [weights, example], upstream[number])
+            sums = [total + one for total, one in zip(sums, found, strict=True)]
+            return number + 1, sums, rows.write(number, row)
+
+        count = tf.shape(x)[0]
+        rows = tf.TensorArray(x.dtype, count, element_shape=x.shape[1:])
+        zeros = [tf.zeros_like(weight) for weight in weights]
+        # In turn: side by side they would all be in memory.
+        _, sums, rows = tf.while_loop(
+            lambda number, *_: number < count, add, (0, zeros, rows), parallel_iterations=1
+        )
+        return sums, rows.stack()
+
+    @tf.custom_gradient
+    def run(x, *weights):
+        def gradient(upstream):
+            sums, rows = backward(weights, x, upstream)
+            return rows, *sums
+
+        return forward(weights, x), gradient
+
+    return run(x, *(tf.convert_to_tensor(variable.value) for variable in variables))

@@ -1,6 +1,6 @@
 """What a recipe for fine-tuning holds."""
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field
 from pydantic_core import PydanticCustomError
@@ -129,6 +129,8 @@ class Freeze(Group):
 
 class FinetuneRecipe(Group):
     """Everything that decides what a fine-tuning run computes."""
+
+    accumulate: ClassVar[int] = 1  # no key: an update's batch is computed whole
 
     task: str
     init: str = "scratch"

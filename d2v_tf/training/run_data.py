@@ -67,7 +67,7 @@ class RunData:
         Raises:
             DataError: names the batch.
         """
-        accumulate = getattr(self.recipe, "accumulate", 1)  # fine-tuning has no such key
+        accumulate = self.recipe.accumulate
         parts = replicas * accumulate
         uneven = [size for size in self.batch_sizes if size % parts]
         if uneven:

@@ -165,7 +165,7 @@ def _resolve_batch_sizes(path, recipe, before, replicas):
     Else the batches of an epoch would be others, and some of its examples come twice. Sizes are
     multiples of `accumulate` times `data.size_multiple`.
     """
-    multiple, accumulate = recipe.data.size_multiple, _accumulate(recipe)
+    multiple, accumulate = recipe.data.size_multiple, recipe.accumulate
     if before:
         if before["data.size_multiple"] == "auto":  # a run older than the key
             before["data.size_multiple"] = 1
@@ -190,16 +190,11 @@ def _resolve_batch_sizes(path, recipe, before, replicas):
     return recipe.model_copy(update={"data": data})
 
 
-def _accumulate(recipe):
-    """The micro-batches of an update; fine-tuning has no such key."""
-    return getattr(recipe, "accumulate", 1)
-
-
 def _size_multiple(recipe, replicas):
     """Of the replicas, and of 2, 4 or 8: the run may go on with another number of them."""
     for more in MULTIPLES:
         multiple = math.lcm(replicas, more)
-        if (multiple * _accumulate(recipe) - 1) / recipe.batch_size <= MAX_LEFT_OUT:
+        if (multiple * recipe.accumulate - 1) / recipe.batch_size <= MAX_LEFT_OUT:
             return multiple
     return replicas
 

@@ -2,6 +2,7 @@
 
 import keras
 import numpy as np
+import pytest
 import tensorflow as tf
 from numpy.testing import assert_allclose, assert_array_equal
 
@@ -60,8 +61,9 @@ def speech_batch(model, extra=0, seed=0):
 
 def test_a_step_trains_every_part_and_compiling_makes_no_difference():
     histories = []
-    parts = {"compile_parts": True}
-    for jit_compile, rule in ((False, {}), (True, {}), (False, parts)):
+    parts, remat = {"compile_parts": True}, {"remat": True}
+    ways = ((False, {}), (True, {}), (False, parts), (True, remat), (False, parts | remat))
+    for jit_compile, rule in ways:
         model = speech_model(rule=rule)
         model.compile(keras.optimizers.SGD(0.1), jit_compile=jit_compile)
         before = [v.numpy() for v in model.trainable_variables]
@@ -79,8 +81,9 @@ def test_a_step_trains_every_part_and_compiling_makes_no_difference():
             assert_allclose(history[name], expected, rtol=1e-4, err_msg=name)
 
 
-def test_parts_are_compiled_for_every_length():
-    parts, plain = speech_model(rule={"compile_parts": True}), speech_model()
+@pytest.mark.parametrize("remat", [False, True])
+def test_parts_are_compiled_for_every_length(remat):
+    parts, plain = speech_model(rule={"compile_parts": True, "remat": remat}), speech_model()
     losses = {}
     for name, model in {"parts": parts, "plain": plain}.items():
         model.compile(keras.optimizers.SGD(0.1), jit_compile=False)

@@ -1,10 +1,11 @@
-"""Blocks computed twice give the same update, dropout and all."""
+"""What is computed twice gives the same update, dropout and all."""
 
 import keras
 import pytest
 import tensorflow as tf
 from numpy.testing import assert_allclose, assert_array_equal
 
+from tests.pretraining.test_data2vec_speech import speech_batch, speech_model
 from tests.pretraining.tiny import sequence_batch, sequence_model, vision_backbone, vision_batch
 from tests.pretraining.tiny import vision_model as make_vision_model
 
@@ -49,3 +50,14 @@ def test_blocks_are_run_again_for_the_gradient():
     model.compile(keras.optimizers.SGD(0.1))
     model.train_step(vision_batch())
     assert calls == [True, True]
+
+
+def test_convolutions_over_waveforms_are_run_for_one_example_at_a_time_and_again():
+    model = speech_model(rule={"remat": True})
+    batch, frontend, shapes = speech_batch(model), model.student.frontend, []
+    call = frontend.conv_features
+    frontend.conv_features = lambda x: (shapes.append(x.shape), call(x))[1]
+    model.compile(keras.optimizers.SGD(0.1))
+    model.train_step(batch)
+    count, samples = batch["waveform"].shape
+    assert shapes == 2 * count * [(1, samples)]
