@@ -97,8 +97,8 @@ def test_a_worker_opens_few_files_of_the_others(write):
 
 
 def test_a_start_in_the_middle_of_an_epoch_opens_few_of_the_files_before_it(write):
-    source = write(*[10] * 16)
-    assert needed_files(source, lambda: read(source, 80, 80)) == 8
+    source = write(*[10] * 32)  # 16 lanes of two files each
+    assert needed_files(source, lambda: read(source, 160, 160)) == 16
 
 
 def test_neighbors_in_a_file_are_far_apart_in_an_epoch(write):
