@@ -9,7 +9,7 @@ from d2v_tf.backbones.transformer import FEATURE_KINDS
 from d2v_tf.pretraining.ema import ema_decay, update_teacher
 from d2v_tf.pretraining.masked_positions import masked_positions, most_masked
 from d2v_tf.pretraining.micro_batches import sum_over_micro_batches
-from d2v_tf.pretraining.part_compilers import parts_by_xla
+from d2v_tf.pretraining.part_compilers import parts_in_other_ways
 from d2v_tf.pretraining.remat import rematerialized
 from d2v_tf.pretraining.replicas import (
     replica_number,
@@ -293,7 +293,7 @@ class Data2Vec(keras.Model):
     def part_compilers(self):
         """A context for what `compile_parts` and `remat` ask of parts of the model."""
         wanted = self.compile_parts and not self.jit_compile
-        return parts_by_xla(wanted, self.student.compute_dtype, self.remat)
+        return parts_in_other_ways(wanted, self.student.compute_dtype, self.remat)
 
     def _gradients(self, batch, total):
         """Gradients of the loss summed over `batch` divided by `total`, and the sums to log."""

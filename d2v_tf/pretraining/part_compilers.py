@@ -1,5 +1,7 @@
-"""XLA for parts of a graph. On a CPU it fuses what the graph runs over memory for again and again,
-and the graph's matrix products are the faster ones.
+"""Parts of a graph in other ways than the rest: by XLA, or computed twice.
+
+On a CPU XLA fuses what the graph runs over memory for again and again, and the graph's matrix
+products are the faster ones.
 """
 
 import contextlib
@@ -11,20 +13,20 @@ from d2v_tf.backbones.compiled_parts import parts_compiled_by
 from d2v_tf.pretraining.remat import rematerialized_one_by_one
 
 
-def parts_by_xla(wanted, dtype, remat=False):
-    """A context in which XLA compiles the parts of a model that `compiled_parts` names.
+def parts_in_other_ways(by_xla, dtype, remat=False):
+    """A context in which the parts of a model that `compiled_parts` names are computed otherwise.
 
     Args:
-        wanted: bool. Otherwise it compiles nothing.
+        by_xla: bool. Whether XLA compiles them.
         dtype: str. What the model computes with. Processors with matrix units for bfloat16 use them
             in the graph only, which keeps everything with products in it then.
         remat: bool. Whether what is large is computed again for the gradient, example by example.
     """
-    wanted = wanted and not tf.executing_eagerly()  # eagerly, all would be compiled at every call
+    by_xla = by_xla and not tf.executing_eagerly()  # eagerly, all would be compiled at every call
     ways = {}
-    if wanted:
+    if by_xla:
         ways["rowwise"] = fused
-    if wanted and dtype == "float32":
+    if by_xla and dtype == "float32":
         ways["in_one_piece"] = compiled
     if remat:
         compiler = _alone if "in_one_piece" in ways else None

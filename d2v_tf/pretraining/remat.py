@@ -33,7 +33,8 @@ def rematerialized(block, x, logit_bias=None, training=None, keep=None):
 def rematerialized_one_by_one(function, layers, x, compiler=None):
     """Calls a function for one example after the other; its gradient computes all of it anew.
 
-    No more than one example's work is in memory at a time.
+    In a graph no more than one example's work is in memory at a time. Eagerly it is an ordinary
+    call.
 
     Args:
         function, layers, x: as `compiled_parts.one_by_one` has them.
@@ -42,6 +43,8 @@ def rematerialized_one_by_one(function, layers, x, compiler=None):
     Returns:
         What `function` returns for all of `x`.
     """
+    if tf.executing_eagerly():  # the outer tape would remember everything
+        return function(x)
     variables = [weight for layer in layers for weight in layer.weights]
     dtype = layers[0].compute_dtype
     compiler = compiler or (lambda function: function)
@@ -52,7 +55,12 @@ def rematerialized_one_by_one(function, layers, x, compiler=None):
 
     @compiler
     def forward(weights, x):
-        return tf.map_fn(lambda example: of_one(weights, example), x, fn_output_signature=dtype)
+        return tf.map_fn(
+            lambda example: of_one(weights, example),
+            x,
+            fn_output_signature=dtype,
+            parallel_iterations=1,  # side by side they would all be in memory
+        )
 
     @compiler
     def backward(weights, x, upstream):
@@ -62,17 +70,18 @@ def rematerialized_one_by_one(function, layers, x, compiler=None):
                 tape.watch([weights, example])
                 outputs = of_one(weights, example)
             found, row = tape.gradient(outputs, [weights, example], upstream[number])
-            sums = [total + one for total, one in zip(sums, found, strict=True)]
+            sums = [a + tf.cast(b, "float32") for a, b in zip(sums, found, strict=True)]
             return number + 1, sums, rows.write(number, row)
 
         count = tf.shape(x)[0]
         rows = tf.TensorArray(x.dtype, count, element_shape=x.shape[1:])
-        zeros = [tf.zeros_like(weight) for weight in weights]
-        # In turn: side by side they would all be in memory.
+        zeros = [tf.zeros_like(weight, "float32") for weight in weights]
         _, sums, rows = tf.while_loop(
             lambda number, *_: number < count, add, (0, zeros, rows), parallel_iterations=1
         )
-        return sums, rows.stack()
+        rows = rows.stack()
+        rows.set_shape(x.shape)
+        return [tf.cast(a, w.dtype) for a, w in zip(sums, weights, strict=True)], rows
 
     @tf.custom_gradient
     def run(x, *weights):

@@ -90,7 +90,7 @@ class Recipe(Group):
     init: Annotated[str, Field(min_length=1)] | None = None
     batch_size: Positive
     accumulate: Positive = 1
-    remat: bool = False  # less memory, more time: blocks are computed again for the gradient
+    remat: bool = False  # less memory, more time: see `Data2Vec`
     precision: Literal["float32", "bfloat16", "auto"] = "auto"
     xla: Literal[True, False, "parts", "auto"] = "auto"  # parts: see `Data2Vec`, compile_parts
     log_every: Positive = 10

@@ -98,12 +98,12 @@ def finetune(recipe, workdir, console=None, quiet=False, replicas=None):
         start, passed_over = checkpoints.restore()
         for line in passed_over:
             warn(f"{line}; trying the one before")
-        if start:
-            talk.print(where_it_starts(start, recipe.steps))
         for name in ("metrics.jsonl", "evaluations.jsonl"):
             drop_records_after(os.path.join(workdir, name), start)
         log = open_log(recipe, workdir, console, data, start, quiet)
         evaluations = Evaluations(workdir, talk, task, data, recipe.patience, log)
+        if start:
+            talk.print(where_it_starts(start, recipe.steps, evaluations.is_over))
         if start < recipe.steps and not evaluations.is_over:
             changed = start and other_data(workdir, data)
             if changed:

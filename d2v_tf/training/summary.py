@@ -7,15 +7,16 @@ from d2v_tf.schema.common import COMPILERS
 from d2v_tf.training.precision import resolve_precision, resolve_xla
 
 
-def where_it_starts(start, steps):
+def where_it_starts(start, steps, is_over=False):
     """A line for a run that made updates before.
 
     Args:
         start, steps: ints. Updates made, and of the whole run.
+        is_over: bool. Whether it was ended before its last update.
     """
-    if start < steps:
+    if start < steps and not is_over:
         return f"resuming after step {start}"
-    return f"all {steps:,} updates were made before: there is nothing left to train"
+    return f"the run ended after step {start:,}: there is nothing left to train"
 
 
 def print_summary(run, published_batch_size=None):

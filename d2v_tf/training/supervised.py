@@ -3,7 +3,7 @@
 import keras
 import tensorflow as tf
 
-from d2v_tf.pretraining.part_compilers import parts_by_xla
+from d2v_tf.pretraining.part_compilers import parts_in_other_ways
 from d2v_tf.pretraining.replicas import (
     replica_number,
     replicated_train_function,
@@ -82,7 +82,10 @@ class Supervised(keras.Model):
         """The loss of a batch, and its gradients."""
         wanted = self.compile_parts and not self.jit_compile
         # Not for the gradient: that is of functions which are compiled already.
-        with parts_by_xla(wanted, self.task.backbone.compute_dtype), tf.GradientTape() as tape:
+        with (
+            parts_in_other_ways(wanted, self.task.backbone.compute_dtype),
+            tf.GradientTape() as tape,
+        ):
             outputs = self.task(inputs, training=True)
             loss = self.task.compute_loss(inputs, labels, outputs, training=True)
         gradients = tape.gradient(loss, self.trainable_variables)

@@ -153,7 +153,7 @@ def test_a_finished_run_has_nothing_left_to_do(finished):
         f"--workdir={workdir}", settings=["steps=14", "checkpoint_every=4", "probe_every=7"]
     )
     assert again.returncode == 0, again.stderr
-    assert "all 14 updates were made before" in again.stdout
+    assert "the run ended after step 14: there is nothing left to train" in again.stdout
     assert (workdir / "metrics.jsonl").read_text() == before
 
 

@@ -240,8 +240,12 @@ def test_a_fraction_of_the_labels(start, tmp_path):
 
 
 def test_early_stopping(start, tmp_path):
-    start("early", "steps=40", "patience=2", "optimizer.learning_rate=1e-12", "evaluate_every=4")
+    settings = "steps=40", "patience=2", "optimizer.learning_rate=1e-12", "evaluate_every=4"
+    start("early", *settings)
     assert max(losses(tmp_path / "early")) == 12  # the first, and two that are no better
+    start("early", *settings)
+    assert "the run ended after step 12: there is nothing" in start.printed("early")
+    assert max(losses(tmp_path / "early")) == 12
 
 
 def test_regularization_of_the_recipe_replaces_the_backbones(start):

@@ -89,7 +89,7 @@ def test_a_classifier_from_scratch_is_told_where_tokenizer_and_recipe_come_from(
     ("rows", "same"),
     [
         (["a tree\tgood", "the sea\tbad"], True),
-        (["a tree\tgood", "the sea\tgood"], False),
+        (["a tree\tgood", "the sea\tfair"], True),
         (["a tree\tgood", "the sun\tbad"], False),
     ],
 )

@@ -52,7 +52,8 @@ FRUGAL = ["precision=bfloat16", "accumulate=2", "remat=true"]
 
 
 @pytest.mark.parametrize(
-    ("modality", "more"), [*((modality, []) for modality in RECIPES), ("vision", FRUGAL)]
+    ("modality", "more"),
+    [*((modality, []) for modality in RECIPES), ("vision", FRUGAL), ("speech", FRUGAL)],
 )
 def test_the_step_compiles_with_static_shapes_and_is_traced_once_in_50_steps(
     modality, more, tmp_path
