@@ -190,7 +190,8 @@ def test_whom_a_worker_waits_for_is_said_before_it_waits(opened):
 
 
 WAITING = """
-import os
+import os, signal
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 from d2v_tf.training import strategy
 strategy.WAIT_SECONDS = {seconds}
 if {inside}:
