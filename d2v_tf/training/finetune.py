@@ -29,7 +29,7 @@ from d2v_tf.training.evaluations import Evaluations
 from d2v_tf.training.guard import FiniteGuard
 from d2v_tf.training.interrupt import StopOnRequest
 from d2v_tf.training.logs import RunLog, drop_records_after
-from d2v_tf.training.machine import data_facts, note_start, other_data
+from d2v_tf.training.machine import note_start_and_data
 from d2v_tf.training.modalities import backbone_class_of, modality_of, task_data
 from d2v_tf.training.optimizer import is_decayed
 from d2v_tf.training.precision import POLICIES, resolve_precision, resolve_xla
@@ -105,11 +105,8 @@ def finetune(recipe, workdir, console=None, quiet=False, replicas=None):
         if start:
             talk.print(where_it_starts(start, recipe.steps, evaluations.is_over))
         if start < recipe.steps and not evaluations.is_over:
-            changed = start and other_data(workdir, data)
-            if changed:
-                warn(changed)
-            facts = {"tested_on": data.eval_name, "steps": recipe.steps, **data_facts(data)}
-            note_start(workdir, start, replicas.describe(), warn, **facts)
+            facts = {"tested_on": data.eval_name, "steps": recipe.steps}
+            note_start_and_data(workdir, start, replicas.describe(), data, warn, **facts)
         try:
             with say_how_to_look(workdir, console):
                 _fit(recipe, console, data, model, checkpoints, evaluations, log, replicas)

@@ -36,6 +36,19 @@ def note_start(workdir, step, devices, warn=print, **facts):
         warn(f"the start is not written down ({error})")
 
 
+def note_start_and_data(workdir, step, devices, data, warn, **facts):
+    """Writes down the start of a run; says where its data is not what the run began with.
+
+    Args:
+        workdir, step, devices, warn, **facts: as `note_start` has them.
+        data: `RunData`.
+    """
+    changed = other_data(workdir, data) if step else None
+    if changed:
+        warn(changed)
+    note_start(workdir, step, devices, warn, **facts, **data_facts(data))
+
+
 def data_facts(data):
     """What is written down of the data that a run reads.
 

@@ -8,7 +8,7 @@ from rich.markup import escape
 
 from d2v_tf.training.fitting import fit
 from d2v_tf.training.logs import drop_records_after
-from d2v_tf.training.machine import data_facts, note_start, other_data
+from d2v_tf.training.machine import note_start_and_data
 from d2v_tf.training.profiling import parse_profile
 from d2v_tf.training.report import is_of_the_end, report_at_end, say_how_to_look
 from d2v_tf.training.run import open_run
@@ -115,10 +115,7 @@ def _start(run, start, init):
     # Before its first checkpoint a run may have been started from other weights.
     drop_records_after(run.evidence.path, start or -1)
     if start < recipe.steps:
-        changed = start and other_data(workdir, run.data)
-        if changed:
-            run.warn(changed)
-        note_start(workdir, start, run.replicas.describe(), run.warn, **data_facts(run.data))
+        note_start_and_data(workdir, start, run.replicas.describe(), run.data, run.warn)
 
 
 def _train(run, start, profile):
